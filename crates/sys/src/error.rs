@@ -21,7 +21,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of `call` with `args` as a person would write them.
     pub fn new(call: &'static str, args: impl Into<String>, errno: Errno) -> Self {
-        Self { call, args: args.into(), errno }
+        Self {
+            call,
+            args: args.into(),
+            errno,
+        }
     }
 
     /// The error number: what callers decide on (never on the text).
@@ -54,7 +58,11 @@ impl From<Error> for std::io::Error {
 /// Clients of containerd match on Go's wording ("permission denied", "not a directory").
 pub fn describe(errno: Errno) -> String {
     let text = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();
-    let text = text.split(" (os error").next().unwrap_or("unknown error").to_owned();
+    let text = text
+        .split(" (os error")
+        .next()
+        .unwrap_or("unknown error")
+        .to_owned();
     let mut chars = text.chars();
     match (chars.next(), chars.as_str()) {
         // "RFS specific error" and the like keep their capitals.
@@ -96,7 +104,10 @@ mod tests {
     #[test]
     fn prints_like_strace_with_gos_wording() {
         let error = Error::new("openat", "\"/nope\"", Errno::NOENT);
-        assert_eq!(error.to_string(), "openat(\"/nope\"): no such file or directory");
+        assert_eq!(
+            error.to_string(),
+            "openat(\"/nope\"): no such file or directory"
+        );
         assert_eq!(describe(Errno::ACCESS), "permission denied");
         assert_eq!(describe(Errno::NOTDIR), "not a directory");
     }

@@ -4,10 +4,24 @@
 //! Whatever `rustix` offers safely is called through `rustix` directly, from any crate.
 //! Here is what it lacks, one file per family, without any container policy:
 //!
-//! | module    | what                                                          |
-//! |-----------|---------------------------------------------------------------|
-//! | [`error`] | a failed call with its arguments and errno                    |
+//! | module      | what                                                              |
+//! |-------------|-------------------------------------------------------------------|
+//! | [`error`]   | a failed call with its arguments and errno                        |
+//! | [`exec`]    | `execve(2)`, `_exit(2)`                                           |
+//! | [`keyring`] | session keyrings                                                  |
+//! | [`memory`]  | the allocator kept small                                          |
+//! | [`netdev`]  | loopback up                                                       |
+//! | [`packet`]  | packets with descriptors over a Unix socket                       |
+//! | [`signals`] | dispositions and masks before `execve(2)`                         |
+//! | [`spawn`]   | `clone3(2)` + `execveat(2)` without copying memory                |
 
 pub mod error;
+pub mod exec;
+pub mod keyring;
+pub mod memory;
+pub mod netdev;
+pub mod packet;
+pub mod signals;
+pub mod spawn;
 
 pub use error::{Call, Errno, Error, Result};

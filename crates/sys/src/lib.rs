@@ -14,6 +14,7 @@
 //! | [`packet`]  | packets with descriptors over a Unix socket                       |
 //! | [`signals`] | dispositions and masks before `execve(2)`                         |
 //! | [`spawn`]   | `clone3(2)` + `execveat(2)` without copying memory                |
+//! | [`wait`]    | `waitid(2)` for any child                                         |
 
 pub mod error;
 pub mod exec;
@@ -23,5 +24,6 @@ pub mod netdev;
 pub mod packet;
 pub mod signals;
 pub mod spawn;
+pub mod wait;
 
 pub use error::{Call, Errno, Error, Result};

@@ -147,6 +147,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
+    #[allow(clippy::zombie_processes, reason = "waited for through waitid")]
     fn a_registered_child_is_left_for_its_maker_and_a_stranger_is_reaped() {
         let gate = Spawning::begin();
         assert_eq!(reap_strangers(), Sweep::Later, "a child is being made");

@@ -1,1 +1,5 @@
-//! task
+// SPDX-License-Identifier: Apache-2.0
+//! The Task service.
+
+pub mod status;
+pub mod ttrpc;

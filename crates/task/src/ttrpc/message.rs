@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The bodies of frames: `Request` and `Response`, written and read field by field.
+//!
+//! ```text
+//! Request  { service = 1, method = 2, payload = 3, timeout_nano = 4, metadata = 5 { key = 1, value = 2 } }
+//! Response { status = 1 { code = 1, message = 2 }, payload = 2 }
+//! ```
+//!
+//! By hand, because a reply is then encoded straight into its frame, and because the messages
+//! are on the path of every call. The `ttrpc` crate's own types check this in the tests.
+
+use protobuf::rt::WireType;
+use protobuf::{CodedInputStream, CodedOutputStream};
+
+use super::wire::{self, REQUEST, RESPONSE};
+use crate::status::{Code, Status};
+
+/// A status text longer than this is cut: no client shows more, and a reply has to fit a frame.
+const TEXT_MAX: usize = 64 << 10;
+
+/// A call as it is on the wire.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) service: String,
+    pub(crate) method: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) timeout_nano: i64,
+    pub(crate) metadata: Vec<(String, String)>,
+}
+
+/// An answer as it is on the wire; a missing status means success.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Response {
+    pub(crate) status: Option<Status>,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Response {
+    /// The payload of a success, the status of a failure.
+    pub(crate) fn into_result(self) -> Result<Vec<u8>, Status> {
+        match self.status {
+            Some(status) if status.code != Code::Ok => Err(status),
+            _ => Ok(self.payload),
+        }
+    }
+}
+
+/// Field number and wire type of the next field; `None` at the end.
+fn next_field(input: &mut CodedInputStream<'_>) -> protobuf::Result<Option<(u32, WireType)>> {
+    let Some(tag) = input.read_raw_tag_or_eof()? else {
+        return Ok(None);
+    };
+    // An unknown wire type cannot be skipped, so the rest of the message has no meaning.
+    match WireType::new(tag & 7) {
+        Some(wire_type) if tag >> 3 != 0 => Ok(Some((tag >> 3, wire_type))),
+        _ => Err(std::io::Error::from(std::io::ErrorKind::InvalidData).into()),
+    }
+}
+
+impl Request {
+    pub(crate) fn decode(body: &[u8]) -> protobuf::Result<Self> {
+        let mut request = Request::default();
+        let input = &mut CodedInputStream::from_bytes(body);
+        while let Some((field, wire_type)) = next_field(input)? {
+            match (field, wire_type) {
+                (1, WireType::LengthDelimited) => input.read_string_into(&mut request.service)?,
+                (2, WireType::LengthDelimited) => input.read_string_into(&mut request.method)?,
+                (3, WireType::LengthDelimited) => request.payload = input.read_bytes()?,
+                (4, WireType::Varint) => request.timeout_nano = input.read_int64()?,
+                (5, WireType::LengthDelimited) => request.metadata.push(decode_pair(input)?),
+                _ => input.skip_field(wire_type)?,
+            }
+        }
+        Ok(request)
+    }
+
+    /// The frame of this request.
+    pub(crate) fn encode(&self, stream: u32) -> Result<Vec<u8>, usize> {
+        let strings: usize = self
+            .metadata
+            .iter()
+            .map(|(k, v)| k.len() + v.len() + 18)
+            .sum();
+        let size = self.service.len() + self.method.len() + self.payload.len() + strings + 32;
+        wire::encode(stream, REQUEST, size, |frame| {
+            write_all(frame, |out| {
+                write_string(out, 1, &self.service)?;
+                write_string(out, 2, &self.method)?;
+                if !self.payload.is_empty() {
+                    out.write_bytes(3, &self.payload)?;
+                }
+                if self.timeout_nano != 0 {
+                    out.write_int64(4, self.timeout_nano)?;
+                }
+                for (key, value) in &self.metadata {
+                    let length = string_size(key) + string_size(value);
+                    out.write_tag(5, WireType::LengthDelimited)?;
+                    out.write_raw_varint64(length as u64)?;
+                    write_string(out, 1, key)?;
+                    write_string(out, 2, value)?;
+                }
+                Ok(())
+            });
+        })
+    }
+}
+
+fn decode_pair(input: &mut CodedInputStream<'_>) -> protobuf::Result<(String, String)> {
+    let (mut key, mut value) = (String::new(), String::new());
+    nested(input, |input, field, wire_type| match (field, wire_type) {
+        (1, WireType::LengthDelimited) => input.read_string_into(&mut key),
+        (2, WireType::LengthDelimited) => input.read_string_into(&mut value),
+        _ => input.skip_field(wire_type),
+    })?;
+    Ok((key, value))
+}
+
+fn decode_status(input: &mut CodedInputStream<'_>) -> protobuf::Result<Status> {
+    let mut status = Status::new(Code::Ok, "");
+    nested(input, |input, field, wire_type| match (field, wire_type) {
+        (1, WireType::Varint) => {
+            status.code = Code::from_number(input.read_int32()?);
+            Ok(())
+        }
+        (2, WireType::LengthDelimited) => input.read_string_into(&mut status.message),
+        _ => input.skip_field(wire_type),
+    })?;
+    Ok(status)
+}
+
+/// Runs `each` for every field of the message that starts here.
+fn nested(
+    input: &mut CodedInputStream<'_>,
+    mut each: impl FnMut(&mut CodedInputStream<'_>, u32, WireType) -> protobuf::Result<()>,
+) -> protobuf::Result<()> {
+    let length = input.read_raw_varint64()?;
+    let outer = input.push_limit(length)?;
+    while let Some((field, wire_type)) = next_field(input)? {
+        each(input, field, wire_type)?;
+    }
+    input.pop_limit(outer);
+    Ok(())
+}
+
+impl Response {
+    pub(crate) fn decode(body: &[u8]) -> protobuf::Result<Self> {
+        let mut response = Response::default();
+        let input = &mut CodedInputStream::from_bytes(body);
+        while let Some((field, wire_type)) = next_field(input)? {
+            match (field, wire_type) {
+                (1, WireType::LengthDelimited) => response.status = Some(decode_status(input)?),
+                (2, WireType::LengthDelimited) => response.payload = input.read_bytes()?,
+                _ => input.skip_field(wire_type)?,
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// The frame that answers a call. A payload too long for a frame becomes an error status.
+pub(crate) fn encode_reply(stream: u32, result: Result<&[u8], &Status>) -> Vec<u8> {
+    let too_long = match result {
+        Ok(payload) => match encode_payload(stream, payload) {
+            Ok(frame) => return frame,
+            Err(length) => oversize(length),
+        },
+        Err(status) => return encode_status(stream, status),
+    };
+    encode_status(stream, &too_long)
+}
+
+/// The status, in Go's words, for a message of `length` bytes.
+pub(crate) fn oversize(length: usize) -> Status {
+    let max = wire::BODY_MAX;
+    let text = format!("message length {length} exceed maximum message size of {max}");
+    Status::new(Code::ResourceExhausted, text)
+}
+
+fn encode_payload(stream: u32, payload: &[u8]) -> Result<Vec<u8>, usize> {
+    wire::encode(stream, RESPONSE, payload.len() + 6, |frame| {
+        write_all(frame, |out| match payload {
+            [] => Ok(()),
+            payload => out.write_bytes(2, payload),
+        });
+    })
+}
+
+fn encode_status(stream: u32, status: &Status) -> Vec<u8> {
+    let text = &status.message[..cut_at(&status.message, TEXT_MAX)];
+    let frame = wire::encode(stream, RESPONSE, text.len() + 16, |frame| {
+        write_all(frame, |out| {
+            let code = status.code.number();
+            let code_size = if code == 0 { 0 } else { 2 };
+            out.write_tag(1, WireType::LengthDelimited)?;
+            out.write_raw_varint64((code_size + string_size(text)) as u64)?;
+            if code != 0 {
+                out.write_uint32(1, code)?;
+            }
+            write_string(out, 2, text)
+        });
+    });
+    // The text was cut to far less than a frame holds.
+    frame.unwrap_or_default()
+}
+
+/// The largest index up to `limit` that cuts no character.
+fn cut_at(text: &str, limit: usize) -> usize {
+    let limit = limit.min(text.len());
+    (0..=limit)
+        .rev()
+        .find(|&index| text.is_char_boundary(index))
+        .unwrap_or(0)
+}
+
+/// Writes fields to the end of a frame.
+fn write_all(
+    frame: &mut Vec<u8>,
+    fields: impl FnOnce(&mut CodedOutputStream<'_>) -> protobuf::Result<()>,
+) {
+    let mut out = CodedOutputStream::vec(frame);
+    let result = fields(&mut out).and_then(|()| out.flush());
+    // Memory takes every byte: only a fixed-size target or a writer can fail.
+    debug_assert!(result.is_ok());
+}
+
+fn write_string(out: &mut CodedOutputStream<'_>, field: u32, text: &str) -> protobuf::Result<()> {
+    if text.is_empty() {
+        Ok(())
+    } else {
+        out.write_string(field, text)
+    }
+}
+
+/// Bytes of a string field with a number below 16.
+fn string_size(text: &str) -> usize {
+    match text.len() {
+        0 => 0,
+        length => 1 + varint_size(length) + length,
+    }
+}
+
+fn varint_size(value: usize) -> usize {
+    let bits = (usize::BITS - value.leading_zeros()).max(1) as usize;
+    bits.div_ceil(7)
+}

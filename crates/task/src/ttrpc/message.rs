@@ -9,6 +9,8 @@
 //! By hand, because a reply is then encoded straight into its frame, and because the messages
 //! are on the path of every call. The `ttrpc` crate's own types check this in the tests.
 
+use std::time::Duration;
+
 use protobuf::rt::WireType;
 use protobuf::{CodedInputStream, CodedOutputStream};
 
@@ -73,8 +75,20 @@ impl Request {
         }
         Ok(request)
     }
+}
 
-    /// The frame of this request.
+/// A call to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) method: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) timeout: Duration,
+    pub(crate) metadata: &'a [(&'a str, &'a str)],
+}
+
+impl Call<'_> {
+    /// The frame of this call. The error is the length of one that no frame holds.
     pub(crate) fn encode(&self, stream: u32) -> Result<Vec<u8>, usize> {
         let strings: usize = self
             .metadata
@@ -83,25 +97,29 @@ impl Request {
             .sum();
         let size = self.service.len() + self.method.len() + self.payload.len() + strings + 32;
         wire::encode(stream, REQUEST, size, |frame| {
-            write_all(frame, |out| {
-                write_string(out, 1, &self.service)?;
-                write_string(out, 2, &self.method)?;
-                if !self.payload.is_empty() {
-                    out.write_bytes(3, &self.payload)?;
-                }
-                if self.timeout_nano != 0 {
-                    out.write_int64(4, self.timeout_nano)?;
-                }
-                for (key, value) in &self.metadata {
-                    let length = string_size(key) + string_size(value);
-                    out.write_tag(5, WireType::LengthDelimited)?;
-                    out.write_raw_varint64(length as u64)?;
-                    write_string(out, 1, key)?;
-                    write_string(out, 2, value)?;
-                }
-                Ok(())
-            });
+            write_all(frame, |out| self.write(out))
         })
+    }
+
+    fn write(&self, out: &mut CodedOutputStream<'_>) -> protobuf::Result<()> {
+        write_string(out, 1, self.service)?;
+        write_string(out, 2, self.method)?;
+        if !self.payload.is_empty() {
+            out.write_bytes(3, self.payload)?;
+        }
+        if !self.timeout.is_zero() {
+            out.write_int64(
+                4,
+                i64::try_from(self.timeout.as_nanos()).unwrap_or(i64::MAX),
+            )?;
+        }
+        for (key, value) in self.metadata {
+            out.write_tag(5, WireType::LengthDelimited)?;
+            out.write_raw_varint64((string_size(key) + string_size(value)) as u64)?;
+            write_string(out, 1, key)?;
+            write_string(out, 2, value)?;
+        }
+        Ok(())
     }
 }
 

@@ -6,9 +6,9 @@
 //!  | len  | stream | type | flags | body …      both integers big endian
 //! ```
 //!
-//! [`Frames`] cuts a byte stream into frames. It holds memory only while a frame is incomplete,
-//! grows with the bytes that arrived (never with what a header claims) and gives all of it back
-//! with the frame. A body over the limit is skipped, so the stream stays usable.
+//! [`Frames`] cuts a byte stream into frames. It holds memory only while a frame is incomplete, at
+//! most [`GROW`] ahead of the bytes that arrived (whatever a header claims), and gives all of it
+//! back with the frame. A body over the limit is skipped, so the stream stays usable.
 
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;

@@ -6,8 +6,11 @@
 //!
 //! | module      | what                                                              |
 //! |-------------|-------------------------------------------------------------------|
+//! | [`daemon`]    | `posix_spawn(3)` of the server                                    |
 //! | [`error`]   | a failed call with its arguments and errno                        |
 //! | [`exec`]    | `execve(2)`, `_exit(2)`                                           |
+//! | [`exeseal`]   | our executable, unwritable                                        |
+//! | [`inherit`]   | descriptors that came through `execve(2)`                         |
 //! | [`keyring`] | session keyrings                                                  |
 //! | [`memory`]  | the allocator kept small                                          |
 //! | [`netdev`]  | loopback up                                                       |
@@ -16,8 +19,11 @@
 //! | [`spawn`]   | `clone3(2)` + `execveat(2)` without copying memory                |
 //! | [`wait`]    | `waitid(2)` for any child                                         |
 
+pub mod daemon;
 pub mod error;
 pub mod exec;
+pub mod exeseal;
+pub mod inherit;
 pub mod keyring;
 pub mod memory;
 pub mod netdev;

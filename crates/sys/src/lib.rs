@@ -12,7 +12,10 @@
 //! | [`exeseal`]   | our executable, unwritable                                        |
 //! | [`inherit`]   | descriptors that came through `execve(2)`                         |
 //! | [`keyring`] | session keyrings                                                  |
+//! | [`launch`]  | another program beside ours, with descriptors placed at 3 and up    |
 //! | [`memory`]  | the allocator kept small                                          |
+//! | [`mount`]     | mounts as descriptors, `mount(2)`                                 |
+//! | [`namespace`] | `unshare(2)`                                                    |
 //! | [`netdev`]  | loopback up                                                       |
 //! | [`packet`]  | packets with descriptors over a Unix socket                       |
 //! | [`signals`] | dispositions and masks before `execve(2)`                         |
@@ -25,7 +28,10 @@ pub mod exec;
 pub mod exeseal;
 pub mod inherit;
 pub mod keyring;
+pub mod launch;
 pub mod memory;
+pub mod mount;
+pub mod namespace;
 pub mod netdev;
 pub mod packet;
 pub mod signals;

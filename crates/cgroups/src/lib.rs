@@ -1,1 +1,42 @@
-//! cgroups
+// SPDX-License-Identifier: Apache-2.0
+//! Control groups of a container, on cgroup v1, v2 and the hybrid of both.
+//!
+//! | module       | what                                                            |
+//! |--------------|-----------------------------------------------------------------|
+//! | [`layout`]   | which hierarchies the machine has, and where                    |
+//! | [`record`]   | one container's directories as data; kept in its saved state    |
+//! | [`cgroup`]   | one container's directories, open: placement of processes       |
+//! | `create`     | making them, all or none                                        |
+//! | `cpuset`     | v1: an empty cpuset takes no process                            |
+//! | `controllers`| v2: a controller works where the ancestors allow it             |
+//! | `processes`  | who is in there                                                 |
+//! | `kill`       | SIGKILL to all of them                                          |
+//! | `remove`     | removing the directories and what the container made below      |
+//! | [`shim`]     | the shim's own cgroup                                           |
+//! | `access`     | files below a hierarchy's root, opened so that nothing escapes  |
+//! | `tree`       | walking a subtree that its owner may change meanwhile           |
+//!
+//! Nothing here caches descriptors for a container but one: its cgroup v2 directory, which
+//! `clone3(2)` wants. Files are reached from the descriptor of the hierarchy's root.
+
+pub mod cgroup;
+pub mod error;
+pub mod layout;
+pub mod record;
+pub mod shim;
+
+mod access;
+mod controllers;
+mod cpuset;
+mod create;
+mod kill;
+mod mountinfo;
+mod processes;
+mod remove;
+mod tree;
+
+pub use cgroup::Cgroup;
+pub use error::{Error, Result};
+pub use layout::{Hierarchy, Kind, Layout, Mode};
+pub use record::Record;
+pub use shim::join_shim;

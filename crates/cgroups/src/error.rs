@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can go wrong with cgroups.
+
+/// A failed operation on cgroups.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What the kernel says of hierarchies could not be read.
+    #[error("find cgroup hierarchies: {0}")]
+    Detect(#[source] sys::Error),
+    /// No cgroup file system is mounted, or none of a record's is.
+    #[error("no cgroup hierarchy is mounted")]
+    NoHierarchy,
+    /// The path cannot name a container's cgroup.
+    #[error("cgroup path {path:?} {reason}")]
+    InvalidPath {
+        /// As it was given.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A path of the systemd driver.
+    #[error("cgroup path {0:?} is for the systemd cgroup driver, which is not supported yet")]
+    SystemdPath(String),
+    /// A relative path, and the hierarchy is not mounted where our own cgroup could be seen.
+    #[error("own cgroup is not visible below {mount_point}: the cgroup path must be absolute")]
+    OwnCgroupHidden {
+        /// Where the hierarchy is mounted.
+        mount_point: String,
+    },
+    /// A record names a directory outside the hierarchy it is for.
+    #[error("recorded cgroup {path:?} is not below {mount_point}")]
+    OutsideHierarchy {
+        /// The directory as recorded.
+        path: String,
+        /// Where the hierarchy is mounted.
+        mount_point: String,
+    },
+    /// Somebody runs in the cgroup that was to be the container's own.
+    #[error("container's cgroup is not empty: {count} process(es) found")]
+    NotEmpty {
+        /// How many.
+        count: usize,
+    },
+    /// A process placed there would not run.
+    #[error("container's cgroup unexpectedly frozen")]
+    Frozen,
+    /// A cgroup v2 directory that takes threads only, or nothing.
+    #[error("cgroup {path} cannot hold a container: its type is {kind:?}")]
+    Unsuitable {
+        /// The directory.
+        path: String,
+        /// Content of its `cgroup.type`.
+        kind: String,
+    },
+    /// A file operation on a cgroup failed.
+    #[error("{attempt} cgroup {path}: {source}")]
+    Access {
+        /// What was attempted: `create`, `open`, ...
+        attempt: &'static str,
+        /// The directory.
+        path: String,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// Processes were still there after the time that killing may take.
+    #[error("{count} process(es) in cgroup {path} survived SIGKILL")]
+    Survivors {
+        /// The directory.
+        path: String,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// Result of an operation on cgroups.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The error number behind it, if a system call failed.
+    pub fn errno(&self) -> Option<sys::Errno> {
+        match self {
+            Self::Detect(source) | Self::Access { source, .. } => Some(source.errno()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Removing a container's directories.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sys::Errno;
+
+use crate::access;
+use crate::cgroup::Cgroup;
+use crate::error::Result;
+use crate::record::Place;
+use crate::tree;
+
+/// How long a cgroup may stay busy. Processes just killed leave it one by one.
+const LIMIT: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+impl Cgroup {
+    /// Removes the cgroup in all hierarchies, and whatever was made below it. What is gone is
+    /// gone; ancestors stay. Waits some seconds for processes that are about to leave.
+    ///
+    /// # Errors
+    /// A directory cannot be removed; all others are, where possible.
+    pub fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        let mut pause = FIRST_PAUSE;
+        let mut left: Vec<&Place> = self.places().iter().collect();
+        loop {
+            let mut failure = None;
+            left.retain(|place| match self.remove_place(place) {
+                Ok(()) => false,
+                Err(error) => {
+                    failure.get_or_insert((*place, error));
+                    true
+                }
+            });
+            let Some((place, error)) = failure else {
+                return Ok(());
+            };
+            if error.errno() != Errno::BUSY || Instant::now() >= deadline {
+                return Err(self.failed("remove", place, error));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn remove_place(&self, place: &Place) -> sys::Result<()> {
+        let root = place.hierarchy(self.layout()).root();
+        let (parent, name) = access::split(&place.path);
+        let Some(parent) = tree::vanishing(access::open_directory(root, parent))? else {
+            return Ok(());
+        };
+        match access::remove_directory(&parent, name) {
+            Err(error) if error.errno() == Errno::BUSY => {}
+            done => return tree::vanishing(done).map(|_| ()),
+        }
+        if let Some(top) = tree::vanishing(tree::open(&parent, name))? {
+            tree::vanishing(tree::clear(top))?;
+        }
+        tree::vanishing(access::remove_directory(&parent, name)).map(|_| ())
+    }
+}

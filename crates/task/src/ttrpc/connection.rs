@@ -5,7 +5,7 @@
 //! connection goes on; the reactor sees only requests it can route. A peer that leaves in the
 //! middle of a call is nothing special: its connection ends, the call runs on, its reply is dropped.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -84,6 +84,19 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Serves a connected non-blocking socket whose peer is known to be trusted.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self {
+            stream: Stream::new(socket),
+            last: 0,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.stream.held()
+    }
+
     /// Reads a fair share of what there is and adds the requests to `out`.
     ///
     /// # Errors

@@ -43,3 +43,6 @@ pub enum Error {
     #[error(transparent)]
     System(#[from] sys::Error),
 }
+
+#[cfg(test)]
+mod tests;

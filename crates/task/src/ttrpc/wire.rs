@@ -255,3 +255,149 @@ pub(crate) fn encode(
     frame[..HEADER_LEN].copy_from_slice(&header.to_bytes());
     Ok(frame)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame that owns its body; `None` is an oversize one.
+    type Owned = (Header, Option<Vec<u8>>);
+
+    fn frame(stream: u32, body: &[u8]) -> Vec<u8> {
+        encode(stream, REQUEST, body.len(), |out| {
+            out.extend_from_slice(body)
+        })
+        .unwrap()
+    }
+
+    fn header(stream: u32, length: usize) -> Header {
+        Header {
+            length: length as u32,
+            stream,
+            kind: REQUEST,
+            flags: 0,
+        }
+    }
+
+    fn feed(frames: &mut Frames, bytes: &[u8], got: &mut Vec<Owned>) {
+        frames.feed(bytes, &mut |header, body| {
+            got.push((
+                header,
+                match body {
+                    Body::Whole(body) => Some(body.to_vec()),
+                    Body::Oversize => None,
+                },
+            ));
+        });
+    }
+
+    /// xorshift64: the same numbers in every run.
+    fn random(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    #[test]
+    fn a_header_survives_its_bytes() {
+        let header = Header {
+            length: 0x0102_0304,
+            stream: 0xfffe_fdfc,
+            kind: 2,
+            flags: 7,
+        };
+        let bytes = header.to_bytes();
+        assert_eq!(bytes, [1, 2, 3, 4, 0xff, 0xfe, 0xfd, 0xfc, 2, 7]);
+        assert_eq!(Header::parse(&bytes), header);
+    }
+
+    #[test]
+    fn frames_may_be_cut_at_every_byte() {
+        let bodies = [&b""[..], b"x", &[7; 300], b"", b"end"];
+        let stream: Vec<u8> = bodies
+            .iter()
+            .enumerate()
+            .flat_map(|(n, body)| frame(n as u32, body))
+            .collect();
+        let want: Vec<Owned> = bodies
+            .iter()
+            .enumerate()
+            .map(|(n, body)| (header(n as u32, body.len()), Some(body.to_vec())))
+            .collect();
+        for cut in 0..=stream.len() {
+            let (mut frames, mut got) = (Frames::default(), Vec::new());
+            feed(&mut frames, &stream[..cut], &mut got);
+            feed(&mut frames, &stream[cut..], &mut got);
+            assert_eq!(got, want, "cut at {cut}");
+            assert_eq!(frames.held(), 0);
+        }
+        let (mut frames, mut got) = (Frames::default(), Vec::new());
+        stream
+            .chunks(1)
+            .for_each(|byte| feed(&mut frames, byte, &mut got));
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn frames_of_all_sizes_survive_random_cuts() {
+        for seed in 1..=20 {
+            let state = &mut 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed);
+            let (mut stream, mut want) = (Vec::new(), Vec::new());
+            for n in 0..30 {
+                let size = random(state) as usize % [16, 300, 20_000, 300_000][n as usize % 4];
+                let body: Vec<u8> = (0..size).map(|_| random(state) as u8).collect();
+                stream.extend(frame(n, &body));
+                want.push((header(n, size), Some(body)));
+            }
+            let (mut frames, mut got, mut rest) = (Frames::default(), Vec::new(), &stream[..]);
+            while !rest.is_empty() {
+                let count = (random(state) as usize % 9000 + 1).min(rest.len());
+                feed(&mut frames, &rest[..count], &mut got);
+                rest = &rest[count..];
+            }
+            assert!(got == want, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn an_oversize_body_is_skipped_wherever_it_is_cut() {
+        let length = BODY_MAX + 5;
+        let mut stream = header(1, length).to_bytes().to_vec();
+        stream.resize(HEADER_LEN + length, 0xaa);
+        stream.extend(frame(3, b"after"));
+        let want = vec![
+            (header(1, length), None),
+            (header(3, 5), Some(b"after".to_vec())),
+        ];
+        for cut in (0..20).chain(HEADER_LEN + length - 3..stream.len()) {
+            let (mut frames, mut got) = (Frames::default(), Vec::new());
+            feed(&mut frames, &stream[..cut], &mut got);
+            assert!(frames.held() < 64, "an oversize body is not kept");
+            feed(&mut frames, &stream[cut..], &mut got);
+            assert_eq!(got, want, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_longest_body_is_a_body_and_one_more_byte_is_not() {
+        assert_eq!(frame(1, &vec![0; BODY_MAX]).len(), HEADER_LEN + BODY_MAX);
+        let body = vec![0; BODY_MAX + 1];
+        let result = encode(1, REQUEST, 0, |out| out.extend_from_slice(&body));
+        assert_eq!(result, Err(BODY_MAX + 1));
+    }
+
+    #[test]
+    fn garbage_is_cut_into_something_without_panic() {
+        for seed in 1..=200 {
+            let state = &mut 0x2545_f491_4f6c_dd1d_u64.wrapping_mul(seed);
+            let mut frames = Frames::default();
+            for _ in 0..50 {
+                let size = random(state) as usize % 200;
+                let bytes: Vec<u8> = (0..size).map(|_| random(state) as u8).collect();
+                feed(&mut frames, &bytes, &mut Vec::new());
+            }
+            assert!(frames.held() <= 32 << 10, "held {}", frames.held());
+        }
+    }
+}

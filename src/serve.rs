@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The server: takes what `start` handed over, makes the process what a shim must be, and gives
+//! it to the task service until that ends.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
+use sys::Call as _;
+use sys::inherit;
+
+use crate::args::Args;
+use crate::bootstrap::level_filter;
+use crate::error::{Error, chain};
+use crate::launch::{DEBUG_LISTENER, LISTENER};
+use crate::placeholder::task;
+use crate::socket::{self, Lock, Name};
+use crate::{RUNTIME, ready};
+
+/// What tools look for in the process list.
+const PROCESS_NAME: &std::ffi::CStr = c"containerd-shim";
+/// containerd's log FIFO in the bundle.
+const LOG: &str = "log";
+
+/// Serves until told to end.
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let ready = match args.ready_fd {
+        Some(number) => inherit::take(number).map_err(Error::Setup)?,
+        None => null()?,
+    };
+    // Kept to the end: an error of the service is told on it, too.
+    let report = ready.try_clone().ok();
+    let done = become_shim(args).and_then(|()| serve(args, ready));
+    if let Err(error) = &done {
+        let text = chain(error);
+        log::error!("{text}");
+        if let Some(report) = report {
+            ready::fail(report, &text);
+        }
+    }
+    done
+}
+
+/// Where a server that nobody waits for says that it is ready.
+fn null() -> Result<OwnedFd, Error> {
+    rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .call("open", || "/dev/null")
+        .map_err(Error::Setup)
+}
+
+/// Makes this process a shim, before there is a second thread or a descriptor of anybody.
+fn become_shim(args: &Args) -> Result<(), Error> {
+    sys::memory::keep_small();
+    // The name is for people only: the server works without.
+    let _ = rustix::thread::set_name(PROCESS_NAME);
+    // Containers of other users must not read our memory or descriptors through /proc.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .call("prctl", || "PR_SET_DUMPABLE, 0")
+        .map_err(Error::Setup)?;
+    // Children of containers without a PID namespace become ours to reap.
+    set_child_subreaper(Some(getpid()))
+        .call("prctl", || "PR_SET_CHILD_SUBREAPER, 1")
+        .map_err(Error::Setup)?;
+    let level = match (args.debug, args.log_level) {
+        (false, Some(level)) => level_filter(level),
+        (true, Some(level)) => level_filter(level).max(log::LevelFilter::Debug),
+        (true, None) => log::LevelFilter::Debug,
+        (false, None) => telemetry::DEFAULT_LEVEL,
+    };
+    // A missing FIFO is a caller that does not want a log.
+    if let Ok(sink) = telemetry::Sink::open(Path::new(LOG)) {
+        telemetry::install(sink, RUNTIME, level);
+    }
+    Ok(())
+}
+
+fn serve(args: &Args, ready: OwnedFd) -> Result<(), Error> {
+    let listener = listener(&args.socket, LISTENER)?;
+    let debug_listener = match args.debug {
+        // Whoever starts us may well give none.
+        true => self::listener(&args.debug_socket, DEBUG_LISTENER).ok(),
+        false => None,
+    };
+    inherit::forget_others();
+    let listeners = [Some(&listener), debug_listener.as_ref()];
+    let names: Vec<Name> = listeners
+        .into_iter()
+        .flatten()
+        .filter_map(Name::of)
+        .collect();
+    let exe = match sys::exeseal::current().map_err(Error::Seal)? {
+        Some(exe) => exe,
+        None => {
+            sys::exeseal::seal(spare_dir(&names))
+                .map_err(Error::Seal)?
+                .exe
+        }
+    };
+    let config = task::Config {
+        listener,
+        debug_listener,
+        namespace: args.namespace.clone(),
+        id: args.id.clone(),
+        containerd_ttrpc_address: std::env::var("TTRPC_ADDRESS").unwrap_or_default(),
+        exe,
+        ready,
+        debug: args.debug,
+    };
+    log::debug!(container = args.id.as_str(); "serving");
+    let done = task::serve(config).map_err(|e| Error::Server(chain(&e)));
+    for name in &names {
+        name.remove();
+    }
+    done
+}
+
+/// The socket at `path`, else the one inherited as `number`.
+fn listener(path: &str, number: i32) -> Result<OwnedFd, Error> {
+    if path.is_empty() {
+        return inherit::take(number).map_err(Error::NoListener);
+    }
+    let path = Path::new(path.strip_prefix(socket::SCHEME).unwrap_or(path));
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let lock = Lock::take(dir).map_err(Error::Lock)?;
+    Ok(socket::replace(path, &lock)?)
+}
+
+/// A directory that does not hold our executable.
+fn spare_dir(names: &[Name]) -> &Path {
+    names
+        .first()
+        .and_then(Name::dir)
+        .unwrap_or(Path::new("/proc"))
+}

@@ -32,6 +32,7 @@ pub mod ms {
     pub const NOATIME: u64 = libc::MS_NOATIME;
     pub const NODIRATIME: u64 = libc::MS_NODIRATIME;
     pub const BIND: u64 = libc::MS_BIND;
+    pub const MOVE: u64 = libc::MS_MOVE;
     pub const REC: u64 = libc::MS_REC;
     pub const SILENT: u64 = libc::MS_SILENT;
     pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;

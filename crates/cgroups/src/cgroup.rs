@@ -55,6 +55,11 @@ impl Cgroup {
         }
         let made = create::make_all(layout, &places)?;
         let cgroup = Self::with_places(layout, record, places)?;
+        if let (Some(place), None) = (cgroup.unified_place(), &cgroup.unified) {
+            // Removed under our hands: without it the container would stay in our own cgroup.
+            let gone = sys::Error::new("openat2", format!("{:?}", place.path), Errno::NOENT);
+            return Err(cgroup.failed("open", place, gone));
+        }
         cgroup.refuse_unusable(made.existed())?;
         made.keep();
         Ok(cgroup)
@@ -91,7 +96,8 @@ impl Cgroup {
         &self.record
     }
 
-    /// The v2 directory for `CLONE_INTO_CGROUP`. `None` on pure v1.
+    /// The v2 directory for `CLONE_INTO_CGROUP`. `None` on pure v1, or if the cgroup was opened
+    /// when it was gone already; never after [`Self::create`] where v2 is mounted.
     pub fn clone_target(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)
     }

@@ -11,7 +11,7 @@ use sys::Errno;
 use crate::access;
 use crate::cgroup::{Cgroup, failed};
 use crate::controllers;
-use crate::cpuset;
+use crate::cpuset::{self, Content};
 use crate::error::{Error, Result};
 use crate::layout::{Hierarchy, Layout, Mode};
 use crate::record::Place;
@@ -104,14 +104,15 @@ fn try_make(layout: &Layout, place: &Place, made: &mut Made) -> sys::Result<()> 
     if layout.mode() == Mode::V2 {
         controllers::enable(hierarchy, &parent, &place.path)?;
     }
-    let new = access::make_directory(&parent, name)?;
-    if new {
+    let content = if access::make_directory(&parent, name)? {
         made.note(place.hierarchy, &place.path);
+        Content::Nothing
     } else {
         made.existed = Existed::Yes;
-    }
+        Content::Perhaps
+    };
     if hierarchy.has("cpuset") {
-        cpuset::fill(hierarchy, &parent, &place.path)?;
+        cpuset::fill(hierarchy, &parent, &place.path, content)?;
     }
     Ok(())
 }

@@ -40,12 +40,15 @@ impl Cgroup {
         if !self.kill_by_kernel()? {
             return self.kill_one_by_one();
         }
+        if self.v1_places().next().is_none() {
+            return Ok(());
+        }
         // A process that is in the v1 hierarchies only: half placed when the shim died.
-        let struck = match self.v1_places().next() {
-            Some(_) => self.strike(),
-            None => Ok(()),
-        };
-        self.thaw().and(struck)
+        let struck = self.strike();
+        match self.v1_place("freezer") {
+            Some(_) => self.thaw().and(struck),
+            None => struck,
+        }
     }
 
     /// `false`: the kernel cannot, or there is no v2 cgroup (any more).

@@ -16,6 +16,12 @@
 //! | `access`     | files below a hierarchy's root, opened so that nothing escapes  |
 //! | `tree`       | walking a subtree that its owner may change meanwhile           |
 //!
+//! Kernel features beyond the baseline of 5.10 (which has `openat2` and `CLONE_INTO_CGROUP`):
+//!
+//! | feature       | since | for                  | without it                           |
+//! |---------------|-------|----------------------|--------------------------------------|
+//! | `cgroup.kill` | 5.14  | killing all at once  | freeze, pidfds, thaw, look again     |
+//!
 //! Nothing here caches descriptors for a container but one: its cgroup v2 directory, which
 //! `clone3(2)` wants. Files are reached from the descriptor of the hierarchy's root.
 
@@ -40,3 +46,6 @@ pub use error::{Error, Result};
 pub use layout::{Hierarchy, Kind, Layout, Mode};
 pub use record::Record;
 pub use shim::join_shim;
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ impl Cgroup {
         if self.event("populated")? == Some(true) {
             return Ok(true);
         }
-        Ok(!self.pids_of(self.v1_places().take(1))?.is_empty())
+        Ok(!self.pids_of(self.v1_witness().into_iter())?.is_empty())
     }
 
     /// As [`Self::pids`], but looking into every hierarchy.
@@ -39,9 +39,15 @@ impl Cgroup {
     /// Where to look for processes: the v2 directory and one of v1. A process is in all or, while
     /// it is being placed, in some.
     fn witnesses(&self) -> impl Iterator<Item = &Place> {
-        self.unified_place()
-            .into_iter()
-            .chain(self.v1_places().take(1))
+        self.unified_place().into_iter().chain(self.v1_witness())
+    }
+
+    /// Preferably a hierarchy that no service manager sorts processes in.
+    pub(crate) fn v1_witness(&self) -> Option<&Place> {
+        ["devices", "freezer", "pids"]
+            .iter()
+            .find_map(|controller| self.v1_place(controller))
+            .or_else(|| self.v1_places().next())
     }
 
     fn pids_of<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Result<Vec<i32>> {

@@ -214,6 +214,21 @@ mod tests {
     }
 
     #[test]
+    fn a_relative_path_is_below_our_own_cgroup_on_v1_and_the_root_on_v2() {
+        let layout = Layout::detect().unwrap();
+        let record = Record::plan(&layout, Some("../top/x"), "id").unwrap();
+        let all = layout.hierarchies().iter();
+        for (hierarchy, key) in all.flat_map(|h| h.keys().iter().map(move |key| (h, key))) {
+            let above = match layout.mode() {
+                Mode::V2 => "",
+                _ => hierarchy.own().unwrap(),
+            };
+            let path = hierarchy.absolute(&access::join(above, "top/x"));
+            assert_eq!(record.paths()[key], path);
+        }
+    }
+
+    #[test]
     fn a_record_that_points_elsewhere_is_refused() {
         let layout = Layout::detect().unwrap();
         let first = &layout.hierarchies()[0];

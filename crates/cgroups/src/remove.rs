@@ -26,21 +26,26 @@ impl Cgroup {
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         let mut pause = FIRST_PAUSE;
-        let mut left: Vec<&Place> = self.places().iter().collect();
+        let mut hopeless = None;
+        let mut busy: Vec<&Place> = self.places().iter().collect();
         loop {
-            let mut failure = None;
-            left.retain(|place| match self.remove_place(place) {
+            let mut last = None;
+            busy.retain(|&place| match self.remove_place(place) {
                 Ok(()) => false,
-                Err(error) => {
-                    failure.get_or_insert((*place, error));
+                Err(error) if error.errno() == Errno::BUSY => {
+                    last = Some((place, error));
                     true
                 }
+                Err(error) => {
+                    hopeless = Some((place, error));
+                    false
+                }
             });
-            let Some((place, error)) = failure else {
-                return Ok(());
-            };
-            if error.errno() != Errno::BUSY || Instant::now() >= deadline {
-                return Err(self.failed("remove", place, error));
+            if last.is_none() || Instant::now() >= deadline {
+                return match hopeless.or(last) {
+                    Some((place, error)) => Err(self.failed("remove", place, error)),
+                    None => Ok(()),
+                };
             }
             thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);

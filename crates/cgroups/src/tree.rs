@@ -110,3 +110,34 @@ fn children(dir: &OwnedFd) -> Result<Vec<CString>> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::Top;
+
+    #[test]
+    fn a_walk_goes_on_when_directories_vanish_under_it() {
+        let top = Top::new();
+        let (layout, place) = top.any_place();
+        let root = place.hierarchy(&layout).root();
+        let parent = access::open_directory(root, &place.path).unwrap();
+        let make = |path: &str| assert!(access::make_directory(&parent, path).unwrap());
+        for path in ["a", "a/b", "a/b/c", "d", "e"] {
+            make(path);
+        }
+        let mut seen = 0;
+        visit(open(root, &place.path).unwrap(), |_| {
+            seen += 1;
+            // The first two shown are the top and one child: remove all there is meanwhile.
+            if seen == 2 {
+                for path in ["a/b/c", "a/b", "a", "d", "e"] {
+                    access::remove_directory(&parent, path).unwrap();
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, 2);
+    }
+}

@@ -1,1 +1,40 @@
-//! runtime
+// SPDX-License-Identifier: Apache-2.0
+//! The embedded OCI runtime. Knows nothing of containerd: it can be driven from a test.
+//!
+//! | module           | side   | what                                                       |
+//! |------------------|--------|------------------------------------------------------------|
+//! | [`spec`]         | shim   | config.json, parsed and checked once                       |
+//! | [`namespaces`]   | shim   | which namespaces are new, which are joined                 |
+//! | [`container`]    | shim   | create, start, exec, destroy                               |
+//! | [`rootfs_mounts`]| shim   | the mounts that make a root file system                    |
+//! | [`state`]        | shim   | what is on disk                                            |
+//! | [`cleanup`]      | shim   | after a `kill -9`: the `delete` action                     |
+//! | [`sync`]         | both   | the protocol between shim and init                         |
+//! | [`process`]      | both   | what a process is to be                                    |
+//! | [`capabilities`] | both   | names to bits; the order of giving up                      |
+//! | [`init`]         | child  | named steps from plan to execve                            |
+//! | [`rootfs`]       | both   | plan of the file system, and its making                    |
+//! | [`procfs`]       | child  | a private /proc                                            |
+//! | [`resolve`]      | child  | paths inside a root                                        |
+//! | [`init_log`]     | child  | log lines over a pipe                                      |
+
+pub mod capabilities;
+pub mod cleanup;
+pub mod container;
+mod error;
+pub mod init;
+pub mod init_log;
+mod mountinfo;
+pub mod namespaces;
+pub mod process;
+pub mod procfs;
+pub mod resolve;
+pub mod rootfs;
+pub mod rootfs_mounts;
+pub mod spec;
+pub mod state;
+pub mod sync;
+mod time;
+
+pub use container::{Bundle, Container, CreateRequest, ExecProcess, Keyring, Runtime, Stdio};
+pub use error::{Error, Failure, Result};

@@ -311,6 +311,23 @@ unsafe fn clone3(
     ret
 }
 
+/// Takes over the descriptor that [`Spawn::channel`] became in this process, once.
+///
+/// It is made close-on-exec. `None` on a second call, or if nothing is open there.
+pub fn take_channel() -> Option<OwnedFd> {
+    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    if TAKEN.swap(true, std::sync::atomic::Ordering::SeqCst) {
+        return None;
+    }
+    // SAFETY: looks at a number only.
+    let flags = unsafe { libc::fcntl(CHANNEL_FD, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if flags < 0 {
+        return None;
+    }
+    // SAFETY: open, inherited for exactly this use, and handed out once.
+    Some(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Cleaning up a container whose shim is gone: what the `delete` action does.
+//!
+//! Works from what is on disk, at whatever moment the shim died, and may be repeated. Only what the
+//! state file names is touched: a cgroup path from config.json alone may belong to somebody else.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cgroups::{Cgroup, Layout};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::error::{Error, Result};
+use crate::rootfs_mounts::{WhenBusy, unmount_or};
+use crate::state::{self, Directory, State};
+
+/// What was found.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// The pid of the container's init, 0 if none is known.
+    pub pid: i32,
+}
+
+/// Ends and removes everything of container `id`: processes, cgroup, root file system mounts below
+/// `bundle`, state. Nothing there is fine.
+///
+/// # Errors
+/// The first thing that could not be done; the rest is still attempted.
+pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Report> {
+    let directory = Directory::new(root, namespace, id)?;
+    let state = directory.load()?;
+    let mut report = Report::default();
+    let mut first_error = None;
+    let mut note = |result: Result<()>| {
+        if let Err(e) = result {
+            first_error.get_or_insert(e);
+        }
+    };
+    if let Some(state) = &state {
+        report.pid = state.init_process_pid;
+        note(end_processes(state));
+    }
+    note(
+        unmount_or(&bundle.join("rootfs"), WhenBusy::Detach)
+            .map_err(|e| Error::NotPossible(e.to_string())),
+    );
+    note(directory.remove());
+    match first_error {
+        None => Ok(report),
+        Some(e) => Err(e),
+    }
+}
+
+fn end_processes(state: &State) -> Result<()> {
+    let failed = |source| Error::Cgroup {
+        attempt: "clean up cgroup",
+        source,
+    };
+    let layout = Layout::detect().map_err(failed)?;
+    let killed = Cgroup::open(&layout, &state.cgroup_paths)
+        .map_err(failed)
+        .and_then(|cgroup| {
+            if cgroup.populated().unwrap_or(true) {
+                cgroup.kill().map_err(failed)?;
+            }
+            Ok(cgroup)
+        });
+    // A process that left its cgroup (moved by systemd, say) is still ours to end.
+    end_init(state);
+    killed?.remove().map_err(failed)
+}
+
+/// Kills the init named by the state, if it is still the same process, and waits for its end.
+fn end_init(state: &State) {
+    let Some(pid) = Pid::from_raw(state.init_process_pid) else {
+        return;
+    };
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return;
+    };
+    // The pidfd pins the process; its start time says whether it is the one we mean.
+    if state::start_time(state.init_process_pid) != Some(state.init_process_start) {
+        return;
+    }
+    // ESRCH: it is dying already.
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let mut fds = [rustix::event::PollFd::new(
+        &pidfd,
+        rustix::event::PollFlags::IN,
+    )];
+    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+        let timeout = rustix::event::Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can go wrong with a container, in sentences that name the attempt, the object, the cause.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A failed operation on a container.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A container of this id has state already.
+    #[error("container with given ID already exists: {0}")]
+    AlreadyExists(String),
+    /// config.json could not be read.
+    #[error("open {}: {}", path.display(), describe(source))]
+    ReadSpec {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// config.json is not what the specification says.
+    #[error("parse {}: {field}: {reason}", path.display())]
+    ParseSpec {
+        /// The file.
+        path: PathBuf,
+        /// JSON path of the value, `.` for the document.
+        field: String,
+        /// Why.
+        reason: String,
+    },
+    /// The specification asks for something impossible, or for what we cannot do yet.
+    #[error("invalid spec: {field}: {reason}")]
+    Spec {
+        /// JSON path of the value.
+        field: String,
+        /// Why.
+        reason: String,
+    },
+    /// The root file system cannot be planned.
+    #[error(transparent)]
+    Rootfs(#[from] crate::rootfs::PlanError),
+    /// A cgroup operation failed.
+    #[error("{attempt}: {source}")]
+    Cgroup {
+        /// What was attempted.
+        attempt: &'static str,
+        /// Why.
+        #[source]
+        source: cgroups::Error,
+    },
+    /// A system call of ours failed.
+    #[error("{attempt}: {source}")]
+    System {
+        /// What was attempted, and on what.
+        attempt: String,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// The state directory cannot be used.
+    #[error("{attempt} {}: {}", path.display(), describe(source))]
+    State {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Init reported that one of its steps failed.
+    #[error("unable to start container process: {0}")]
+    Init(Failure),
+    /// Init ended without a word.
+    #[error("unable to start container process: init {how} during {phase}")]
+    Died {
+        /// How it ended.
+        how: String,
+        /// What it was asked to do.
+        phase: &'static str,
+    },
+    /// Init said something that the protocol does not allow at this point.
+    #[error("sync protocol: {0}")]
+    Protocol(String),
+    /// The operation does not fit the container's state.
+    #[error("{0}")]
+    NotPossible(String),
+}
+
+/// Result of an operation on a container.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A value in config.json that is wrong or cannot be honoured.
+    pub fn spec(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Spec {
+            field: field.into(),
+            reason: reason.into(),
+        }
+    }
+
+    /// A value in config.json that we do not implement: refused by name, never ignored.
+    pub fn unsupported(field: impl Into<String>) -> Self {
+        Self::spec(field, "is not supported by this runtime yet")
+    }
+}
+
+/// The text of an I/O error as Go prints it.
+fn describe(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => sys::error::describe(sys::Errno::from_raw_os_error(errno)),
+        None => error.to_string(),
+    }
+}
+
+/// Says what was attempted when a system call fails.
+pub(crate) trait Attempt<T> {
+    /// Adds the attempt to the error.
+    fn attempt<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T> Attempt<T> for sys::Result<T> {
+    fn attempt<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|source| Error::System {
+            attempt: what().into(),
+            source,
+        })
+    }
+}
+
+/// What a step of init reports when it fails: the step's name and one sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Name of the step, as in the lists of [`crate::init`].
+    pub step: String,
+    /// What was attempted, on what, and why it failed.
+    pub message: String,
+    /// The errno behind it, if a system call failed.
+    pub errno: Option<i32>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}

@@ -1,0 +1,703 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The child's side: the shim's executable, executed again in the container's namespaces.
+//!
+//! A fresh, single-threaded process without any of the shim's memory. It receives its plan over the
+//! sync socket (the one descriptor it inherits), works through a list of named steps, and executes
+//! the user's program. The order of the steps is runc's: LSM policies, hooks and seccomp profiles
+//! depend on it.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::process::DumpableBehavior;
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
+use serde::{Deserialize, Serialize};
+use sys::{Call, Errno};
+
+use crate::error::Failure;
+use crate::namespaces;
+use crate::process::{self, Terminal};
+use crate::procfs::Procfs;
+use crate::rootfs;
+use crate::sync::{Channel, Kind};
+
+/// The word that makes the shim's executable an init: its first argument.
+pub const ARGUMENT: &str = "init";
+
+/// What one of the descriptors that come with the plan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Descriptor {
+    /// Standard input of the process.
+    Stdin,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Where log lines go.
+    Log,
+    /// A `tasks` file of a cgroup v1 hierarchy: writing "0" joins it.
+    CgroupTasks,
+    /// A namespace to join.
+    Namespace(namespaces::Kind),
+    /// The pidfd of the container's init: an exec joins its namespaces.
+    Init,
+}
+
+/// All that an init or exec process needs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The container's id.
+    pub id: String,
+    /// Whether to log each step.
+    pub debug: bool,
+    /// What the descriptors of the packet are for, in their order.
+    pub descriptors: Vec<Descriptor>,
+    /// Whether the container has a session keyring of its own.
+    pub keyring: bool,
+    /// What the process is to be.
+    pub process: process::Plan,
+    /// What is to be done before.
+    pub role: Role,
+}
+
+/// Whether the process begins a container or joins one.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Role {
+    /// The container's first process.
+    Init(Box<Container>),
+    /// One more process in a running container.
+    Exec,
+}
+
+/// What only the first process does.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Container {
+    /// Whether to make a cgroup namespace, once in the cgroup.
+    pub new_cgroup_namespace: bool,
+    /// Whether the network namespace is new, so that its loopback is down.
+    pub new_network_namespace: bool,
+    /// The file system.
+    pub rootfs: rootfs::Plan,
+    /// Host name to set.
+    pub hostname: Option<String>,
+    /// NIS domain name to set.
+    pub domainname: Option<String>,
+    /// Kernel parameters to set.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// Why a step failed.
+struct StepError {
+    message: String,
+    errno: Option<Errno>,
+}
+
+impl From<sys::Error> for StepError {
+    fn from(error: sys::Error) -> Self {
+        Self {
+            message: error.to_string(),
+            errno: Some(error.errno()),
+        }
+    }
+}
+
+impl From<rootfs::Error> for StepError {
+    fn from(error: rootfs::Error) -> Self {
+        Self {
+            message: error.to_string(),
+            errno: error.errno(),
+        }
+    }
+}
+
+impl From<crate::procfs::Error> for StepError {
+    fn from(error: crate::procfs::Error) -> Self {
+        Self {
+            message: error.to_string(),
+            errno: error.errno(),
+        }
+    }
+}
+
+impl From<process::NotFound> for StepError {
+    fn from(error: process::NotFound) -> Self {
+        Self {
+            message: error.message,
+            errno: Some(error.errno),
+        }
+    }
+}
+
+type StepResult = Result<(), StepError>;
+
+/// A named step. It runs as part of a list, in the list's order.
+struct Step {
+    name: &'static str,
+    run: fn(&mut Init) -> StepResult,
+}
+
+const fn step(name: &'static str, run: fn(&mut Init) -> StepResult) -> Step {
+    Step { name, run }
+}
+
+/// The first process of a container, up to the gate where it waits for Run.
+const INIT: &[Step] = &[
+    // First of all: whatever is charged from here on is charged to the container.
+    step("join cgroups", Init::join_cgroups),
+    step("start session", Init::start_session),
+    step("join session keyring", Init::join_keyring),
+    // All were opened before the first is entered: none of the paths means something else now.
+    step("join namespaces", Init::join_namespaces),
+    // After the cgroup: the kernel makes the current cgroup the namespace's root.
+    step("make cgroup namespace", Init::make_cgroup_namespace),
+    step("set loopback up", Init::loopback_up),
+    step("place standard streams", Init::place_stdio),
+    step("prepare root file system", Init::prepare_rootfs),
+    step("pivot root", Init::pivot_root),
+    step("reopen /dev/null", Init::reopen_dev_null),
+    // In the jail by now: "../.." in the path is harmless.
+    step("make working directory", Init::make_cwd),
+    // Before masks and read-only paths: they must cover what is mounted on /dev/console too.
+    step("open terminal", Init::open_terminal),
+    step("finalize root file system", Init::finalize_rootfs),
+    step("set umask", Init::set_umask),
+    step("set host name", Init::set_hostname),
+    step("set domain name", Init::set_domainname),
+    step("set sysctls", Init::set_sysctls),
+    step("make paths read-only", Init::read_only_paths),
+    step("mask paths", Init::mask_paths),
+    step("set no_new_privs", Init::set_no_new_privileges),
+    step("set resource limits", Init::set_rlimits),
+    step("change to working directory", Init::change_directory),
+    step("complete environment", Init::complete_environment),
+    step("drop bounding set", Init::drop_bounding_set),
+    step("own standard streams", Init::own_stdio),
+    step("become user", Init::become_user),
+    step(
+        "change to working directory as user",
+        Init::change_directory_again,
+    ),
+    // A descriptor of the host must not be the way out: CVE-2024-21626.
+    step("verify working directory", Init::verify_cwd),
+    step("apply capabilities", Init::apply_capabilities),
+    step("find program", Init::find_program),
+];
+
+/// One more process in a running container.
+const EXEC: &[Step] = &[
+    step("join cgroups", Init::join_cgroups),
+    step("start session", Init::start_session),
+    step("join container", Init::join_container),
+    step("join session keyring", Init::join_keyring),
+    step("place standard streams", Init::place_stdio),
+    step("reopen /dev/null", Init::reopen_dev_null),
+    step("open terminal", Init::open_exec_terminal),
+    step("set no_new_privs", Init::set_no_new_privileges),
+    step("set umask", Init::set_umask),
+    step("set resource limits", Init::set_rlimits),
+    step("change to working directory", Init::change_directory),
+    step("complete environment", Init::complete_environment),
+    step("drop bounding set", Init::drop_bounding_set),
+    step("own standard streams", Init::own_stdio),
+    step("become user", Init::become_user),
+    step(
+        "change to working directory as user",
+        Init::change_directory_again,
+    ),
+    step("verify working directory", Init::verify_cwd),
+    step("apply capabilities", Init::apply_capabilities),
+    step("find program", Init::find_program),
+];
+
+/// Runs a container's process from plan to execve. Never returns.
+pub fn main() -> ! {
+    // Nobody in a container may look into a process that still holds the host's descriptors
+    // (CVE-2016-9962). A failure would leave us visible: better not to go on.
+    if rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+        sys::exec::exit_now(1);
+    }
+    let Some(socket) = sys::spawn::take_channel() else {
+        sys::exec::exit_now(1);
+    };
+    let channel = Rc::new(Channel::from(socket));
+    let failure = match Init::receive(&channel) {
+        Ok(mut init) => match init.prepare() {
+            Ok(()) => init.execute(),
+            Err(failure) => failure,
+        },
+        Err(Some(failure)) => failure,
+        Err(None) => sys::exec::exit_now(1),
+    };
+    // If nobody listens any more there is nobody to tell.
+    let _ = channel.send(Kind::Failed, &failure, &[]);
+    sys::exec::exit_now(1)
+}
+
+struct Init {
+    channel: Rc<Channel>,
+    plan: Plan,
+    fds: Vec<(Descriptor, OwnedFd)>,
+    rootfs: Option<rootfs::Prepared>,
+    procfs: Procfs,
+    environment: Vec<String>,
+    /// The directory could not be entered as root: NFS and FUSE may allow it to the user only.
+    cwd_deferred: bool,
+    program: CString,
+}
+
+impl Init {
+    fn receive(channel: &Rc<Channel>) -> Result<Self, Option<Failure>> {
+        let failed = |message: String| {
+            Some(Failure {
+                step: "receive plan".into(),
+                message,
+                errno: None,
+            })
+        };
+        let message = channel
+            .receive(sys::packet::MAX_DESCRIPTORS - 1)
+            .map_err(|e| failed(e.to_string()))?
+            .ok_or(None)?;
+        if message.kind != Kind::Plan {
+            return Err(failed(format!(
+                "received {:?} instead of the plan",
+                message.kind
+            )));
+        }
+        let plan: Plan = message.body().map_err(|e| failed(e.to_string()))?;
+        if plan.descriptors.len() != message.fds.len() {
+            return Err(failed("the plan does not fit its descriptors".into()));
+        }
+        let mut fds: Vec<_> = plan.descriptors.iter().copied().zip(message.fds).collect();
+        if let Some(place) = fds.iter().position(|(what, _)| *what == Descriptor::Log) {
+            crate::init_log::install(fds.swap_remove(place).1, &plan.id, plan.debug);
+        }
+        Ok(Self {
+            channel: Rc::clone(channel),
+            plan,
+            fds,
+            rootfs: None,
+            procfs: Procfs::default(),
+            environment: Vec::new(),
+            cwd_deferred: false,
+            program: CString::default(),
+        })
+    }
+
+    fn prepare(&mut self) -> Result<(), Failure> {
+        let (steps, prefix) = match self.plan.role {
+            Role::Init(_) => (INIT, "error during container init: "),
+            Role::Exec => (EXEC, ""),
+        };
+        for step in steps {
+            let begin = self.plan.debug.then(std::time::Instant::now);
+            (step.run)(self).map_err(|error| Failure {
+                step: step.name.to_owned(),
+                message: format!("{prefix}{}", error.message),
+                errno: error.errno.map(Errno::raw_os_error),
+            })?;
+            if let Some(begin) = begin {
+                log::debug!(
+                    "step {:?} took {} us",
+                    step.name,
+                    begin.elapsed().as_micros()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The gate, and through it.
+    fn execute(self) -> Failure {
+        let failed = |message: String, errno: Option<i32>| Failure {
+            step: "execute program".to_owned(),
+            message,
+            errno,
+        };
+        let strings = |list: &[String]| -> Result<Vec<CString>, std::ffi::NulError> {
+            list.iter()
+                .map(|text| CString::new(text.as_str()))
+                .collect()
+        };
+        let (Ok(args), Ok(env)) = (strings(&self.plan.process.args), strings(&self.environment))
+        else {
+            return failed("an argument contains a NUL byte".into(), None);
+        };
+        let is_init = matches!(self.plan.role, Role::Init(_));
+        // Everything else that came with the plan is closed here, before the gate.
+        drop((self.fds, self.rootfs, self.procfs));
+        sys::signals::exit_on_fatal_signals();
+        if is_init {
+            if let Err(e) = self.channel.signal(Kind::Ready, &[]) {
+                return failed(e.to_string(), None);
+            }
+            match self.channel.receive(0) {
+                Ok(Some(message)) if message.kind == Kind::Run => {}
+                Ok(Some(message)) => {
+                    return failed(format!("received {:?} instead of Run", message.kind), None);
+                }
+                // The shim is gone, and with it everybody who could start or delete us.
+                Ok(None) => sys::exec::exit_now(1),
+                Err(e) => return failed(e.to_string(), None),
+            }
+        }
+        // From here to execve nothing may use a file. A path like /proc/self/fd/7/x is resolved
+        // before close-on-exec acts, so descriptors are closed now; the channel alone remains to
+        // tell of a failure, and is a socket: no path leads through it.
+        let first = sys::spawn::CHANNEL_FD + 1;
+        if let Err(e) = sys::exec::close_from(first) {
+            return failed(e.to_string(), Some(e.errno().raw_os_error()));
+        }
+        if let Err(e) = self.channel.signal(Kind::Executing, &[]) {
+            return failed(e.to_string(), None);
+        }
+        let error = sys::exec::execve(&self.program, &args, &env);
+        let reason = sys::error::describe(error.errno());
+        failed(
+            format!("exec {}: {reason}", self.program.to_string_lossy()),
+            Some(error.errno().raw_os_error()),
+        )
+    }
+
+    fn container(&self) -> Option<&Container> {
+        match &self.plan.role {
+            Role::Init(container) => Some(container),
+            Role::Exec => None,
+        }
+    }
+
+    /// Takes the first descriptor of this kind.
+    fn take(&mut self, what: Descriptor) -> Option<OwnedFd> {
+        let place = self.fds.iter().position(|(kind, _)| *kind == what)?;
+        Some(self.fds.swap_remove(place).1)
+    }
+
+    fn join_cgroups(&mut self) -> StepResult {
+        while let Some(tasks) = self.take(Descriptor::CgroupTasks) {
+            rustix::io::write(&tasks, b"0").call("write", || "cgroup tasks, \"0\"")?;
+        }
+        Ok(())
+    }
+
+    fn start_session(&mut self) -> StepResult {
+        rustix::process::setsid().call("setsid", || "")?;
+        Ok(())
+    }
+
+    fn join_keyring(&mut self) -> StepResult {
+        if !self.plan.keyring {
+            return Ok(());
+        }
+        let Ok(name) = CString::new(format!("_ses.{}", self.plan.id)) else {
+            return Ok(());
+        };
+        match sys::keyring::join_session(&name) {
+            // Processes that come later may find the keyring by its name: KEY_USR_SEARCH for the
+            // user. An exec must not change it.
+            Ok(key) if self.container().is_some() => {
+                sys::keyring::add_permissions(key, u32::MAX, 0x0008_0000)?;
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(e) if e.errno() == Errno::NOSYS => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn join_namespaces(&mut self) -> StepResult {
+        for kind in namespaces::Kind::ALL {
+            let Some(fd) = self.take(Descriptor::Namespace(kind)) else {
+                continue;
+            };
+            rustix::thread::move_into_link_name_space(fd.as_fd(), Some(kind.link_type()))
+                .call("setns", || format!("{} namespace", kind.proc_name()))?;
+        }
+        Ok(())
+    }
+
+    fn join_container(&mut self) -> StepResult {
+        let Some(init) = self.take(Descriptor::Init) else {
+            return Ok(());
+        };
+        let all = ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::CONTROL_GROUP
+            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::NETWORK;
+        rustix::thread::move_into_thread_name_spaces(init.as_fd(), all)
+            .call("setns", || "namespaces of the container's init")?;
+        Ok(())
+    }
+
+    fn make_cgroup_namespace(&mut self) -> StepResult {
+        if self.container().is_some_and(|c| c.new_cgroup_namespace) {
+            sys::namespace::unshare(UnshareFlags::NEWCGROUP)?;
+        }
+        Ok(())
+    }
+
+    fn loopback_up(&mut self) -> StepResult {
+        if self.container().is_some_and(|c| c.new_network_namespace) {
+            sys::netdev::loopback_up()?;
+        }
+        Ok(())
+    }
+
+    fn place_stdio(&mut self) -> StepResult {
+        if let Some(fd) = self.take(Descriptor::Stdin) {
+            rustix::stdio::dup2_stdin(fd).call("dup2", || "stdin")?;
+        }
+        if let Some(fd) = self.take(Descriptor::Stdout) {
+            rustix::stdio::dup2_stdout(fd).call("dup2", || "stdout")?;
+        }
+        if let Some(fd) = self.take(Descriptor::Stderr) {
+            rustix::stdio::dup2_stderr(fd).call("dup2", || "stderr")?;
+        }
+        Ok(())
+    }
+
+    fn prepare_rootfs(&mut self) -> StepResult {
+        if let Role::Init(container) = &self.plan.role {
+            self.rootfs = Some(rootfs::prepare(&container.rootfs)?);
+        }
+        Ok(())
+    }
+
+    fn pivot_root(&mut self) -> StepResult {
+        self.rootfs
+            .as_mut()
+            .map_or(Ok(()), |rootfs| Ok(rootfs.pivot()?))
+    }
+
+    /// Standard streams that are the host's null device become the container's: no descriptor of
+    /// the host's file systems stays.
+    fn reopen_dev_null(&mut self) -> StepResult {
+        let mut null = None;
+        for number in 0..3 {
+            let current = match number {
+                0 => rustix::stdio::stdin(),
+                1 => rustix::stdio::stdout(),
+                _ => rustix::stdio::stderr(),
+            };
+            let stat = rustix::fs::fstat(current).call("fstat", || number.to_string())?;
+            if !process::is_dev_null(&stat) {
+                continue;
+            }
+            if null.is_none() {
+                null = Some(open_dev_null()?);
+            }
+            if let Some(Some(null)) = &null {
+                match number {
+                    0 => rustix::stdio::dup2_stdin(null),
+                    1 => rustix::stdio::dup2_stdout(null),
+                    _ => rustix::stdio::dup2_stderr(null),
+                }
+                .call("dup2", || format!("/dev/null, {number}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_cwd(&mut self) -> StepResult {
+        let Some(rootfs) = &self.rootfs else {
+            return Ok(());
+        };
+        Ok(rootfs.make_cwd(Path::new(&self.plan.process.cwd))?)
+    }
+
+    fn open_terminal(&mut self) -> StepResult {
+        let Terminal::Yes(size) = self.plan.process.terminal else {
+            return Ok(());
+        };
+        let slave = self.make_terminal(size)?;
+        if let Some(rootfs) = &self.rootfs {
+            rootfs.mount_console(slave.as_fd())?;
+        }
+        control(&slave)
+    }
+
+    fn open_exec_terminal(&mut self) -> StepResult {
+        let Terminal::Yes(size) = self.plan.process.terminal else {
+            return Ok(());
+        };
+        let slave = self.make_terminal(size)?;
+        control(&slave)
+    }
+
+    /// Makes a pseudo-terminal of the container and gives its master to the shim.
+    fn make_terminal(&self, size: Option<process::ConsoleSize>) -> Result<OwnedFd, StepError> {
+        let (master, slave) = rootfs::open_console()?;
+        if let Some(size) = size {
+            let window = rustix::termios::Winsize {
+                ws_row: size.height,
+                ws_col: size.width,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            };
+            rustix::termios::tcsetwinsize(&master, window).call("ioctl", || "TIOCSWINSZ")?;
+        }
+        self.channel
+            .signal(Kind::Console, &[master.as_fd()])
+            .map_err(|e| StepError {
+                message: format!("hand over the terminal: {e}"),
+                errno: None,
+            })?;
+        Ok(slave)
+    }
+
+    fn finalize_rootfs(&mut self) -> StepResult {
+        self.rootfs
+            .as_mut()
+            .map_or(Ok(()), |rootfs| Ok(rootfs.finalize()?))
+    }
+
+    fn set_umask(&mut self) -> StepResult {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(self.plan.process.umask));
+        Ok(())
+    }
+
+    fn set_hostname(&mut self) -> StepResult {
+        if let Some(name) = self.container().and_then(|c| c.hostname.as_ref()) {
+            rustix::system::sethostname(name.as_bytes()).call("sethostname", || name.clone())?;
+        }
+        Ok(())
+    }
+
+    fn set_domainname(&mut self) -> StepResult {
+        if let Some(name) = self.container().and_then(|c| c.domainname.as_ref()) {
+            rustix::system::setdomainname(name.as_bytes())
+                .call("setdomainname", || name.clone())?;
+        }
+        Ok(())
+    }
+
+    fn set_sysctls(&mut self) -> StepResult {
+        if let Role::Init(container) = &self.plan.role {
+            for (name, value) in &container.sysctls {
+                self.procfs.write_sysctl(name, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_only_paths(&mut self) -> StepResult {
+        self.rootfs
+            .as_mut()
+            .map_or(Ok(()), |rootfs| Ok(rootfs.read_only_paths()?))
+    }
+
+    fn mask_paths(&mut self) -> StepResult {
+        self.rootfs
+            .as_mut()
+            .map_or(Ok(()), |rootfs| Ok(rootfs.masked_paths()?))
+    }
+
+    fn set_no_new_privileges(&mut self) -> StepResult {
+        if self.plan.process.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).call("prctl", || "PR_SET_NO_NEW_PRIVS")?;
+        }
+        Ok(())
+    }
+
+    fn set_rlimits(&mut self) -> StepResult {
+        process::set_rlimits(&self.plan.process).map_err(|e| StepError {
+            message: format!("error setting rlimits for ready process: {e}"),
+            errno: Some(e.errno()),
+        })
+    }
+
+    fn change_directory(&mut self) -> StepResult {
+        match rustix::process::chdir(&*self.plan.process.cwd) {
+            Ok(()) => Ok(()),
+            Err(Errno::ACCESS | Errno::PERM) => {
+                self.cwd_deferred = true;
+                Ok(())
+            }
+            Err(errno) => Err(self.chdir_error(errno)),
+        }
+    }
+
+    fn change_directory_again(&mut self) -> StepResult {
+        if !self.cwd_deferred {
+            return Ok(());
+        }
+        rustix::process::chdir(&*self.plan.process.cwd).map_err(|errno| self.chdir_error(errno))
+    }
+
+    fn chdir_error(&self, errno: Errno) -> StepError {
+        let cwd = &self.plan.process.cwd;
+        let reason = sys::error::describe(errno);
+        StepError {
+            message: format!("chdir to cwd ({cwd:?}) set in config.json failed: {reason}"),
+            errno: Some(errno),
+        }
+    }
+
+    fn complete_environment(&mut self) -> StepResult {
+        self.environment = process::environment(&self.plan.process);
+        Ok(())
+    }
+
+    fn drop_bounding_set(&mut self) -> StepResult {
+        Ok(self.plan.process.capabilities.drop_bounding()?)
+    }
+
+    fn own_stdio(&mut self) -> StepResult {
+        Ok(process::own_stdio(self.plan.process.uid)?)
+    }
+
+    fn become_user(&mut self) -> StepResult {
+        Ok(process::become_user(&self.plan.process)?)
+    }
+
+    fn verify_cwd(&mut self) -> StepResult {
+        let outside = || StepError {
+            message: "current working directory is outside of container mount namespace root -- \
+                      possible container breakout detected"
+                .to_owned(),
+            errno: None,
+        };
+        match rustix::process::getcwd(Vec::new()) {
+            Ok(cwd) if cwd.as_bytes().starts_with(b"/") => Ok(()),
+            Ok(_) | Err(Errno::NOENT) => Err(outside()),
+            Err(errno) => Err(sys::Error::new("getcwd", "", errno).into()),
+        }
+    }
+
+    fn apply_capabilities(&mut self) -> StepResult {
+        Ok(self.plan.process.capabilities.apply()?)
+    }
+
+    fn find_program(&mut self) -> StepResult {
+        let name = self.plan.process.args.first().map_or("", String::as_str);
+        self.program = process::look_path(name, &self.environment)?;
+        Ok(())
+    }
+}
+
+/// The terminal becomes the session's, and the three standard streams.
+fn control(slave: &OwnedFd) -> StepResult {
+    rustix::process::ioctl_tiocsctty(slave).call("ioctl", || "TIOCSCTTY")?;
+    rustix::stdio::dup2_stdin(slave).call("dup2", || "terminal, 0")?;
+    rustix::stdio::dup2_stdout(slave).call("dup2", || "terminal, 1")?;
+    rustix::stdio::dup2_stderr(slave).call("dup2", || "terminal, 2")?;
+    Ok(())
+}
+
+/// The container's null device, if what is at /dev/null is one. An image without it keeps the
+/// host's.
+fn open_dev_null() -> Result<Option<OwnedFd>, StepError> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let Ok(fd) = open("/dev/null", flags, Mode::empty()) else {
+        return Ok(None);
+    };
+    let stat = rustix::fs::fstat(&fd).call("fstat", || "/dev/null")?;
+    if !process::is_dev_null(&stat) {
+        return Ok(None);
+    }
+    rustix::fs::fcntl_setfl(&fd, OFlags::empty()).call("fcntl", || "F_SETFL")?;
+    Ok(Some(fd))
+}

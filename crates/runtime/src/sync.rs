@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The sync protocol between the shim and a container's init.
+//!
+//! One `SOCK_SEQPACKET` pair for each init or exec process. A message is one packet with its
+//! descriptors; a body over [`INLINE`] bytes travels in a sealed memfd that goes along as the last
+//! descriptor.
+//!
+//! ```text
+//!   shim                                   init
+//!    | Plan, descriptors  ──────────────►   |
+//!    |   ◄──────────────── Console, ptmx    |  only with a terminal
+//!    |   ◄──────────────────────── Ready    |  everything is done but execve   (init only)
+//!    | Run  ────────────────────────────►   |                                  (init only)
+//!    |   ◄──────────────────── Executing    |  the last word before execve
+//!    |   ◄ ─ ─ ─ ─ ─ ─ ─ end of stream ─    |  close-on-exec: execve has succeeded
+//! ```
+//!
+//! At any point init may send Failed instead, and nothing after it. Any other order ends the
+//! process. The end of the stream before Executing means that init has died; the end of the stream
+//! on init's side means that the shim has, and init ends itself.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sys::Call;
+
+use crate::error::{Error, Failure, Result};
+
+/// Bodies up to this size travel in the packet itself.
+const INLINE: usize = 48 * 1024;
+/// No body is larger: `ARG_MAX` and the largest sensible config.json fit in.
+const LARGEST: usize = 64 * 1024 * 1024;
+const HEADER: usize = 8;
+
+/// What a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// To init: all it needs, and the descriptors that belong to it.
+    Plan = 1,
+    /// To init: execute the user's program.
+    Run = 2,
+    /// From init: the terminal's master.
+    Console = 16,
+    /// From init: everything is done but execve.
+    Ready = 17,
+    /// From init: the last word before execve.
+    Executing = 18,
+    /// From init: a step failed; the body is a [`Failure`].
+    Failed = 19,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [
+            Kind::Plan,
+            Kind::Run,
+            Kind::Console,
+            Kind::Ready,
+            Kind::Executing,
+            Kind::Failed,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// A message as it arrived.
+#[derive(Debug)]
+pub struct Message {
+    /// What it is.
+    pub kind: Kind,
+    /// The descriptors that came with it.
+    pub fds: Vec<OwnedFd>,
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// Decodes the body.
+    ///
+    /// # Errors
+    /// The body is not of type `T`.
+    pub fn body<T: DeserializeOwned>(&self) -> Result<T> {
+        postcard::from_bytes(&self.body)
+            .map_err(|e| Error::Protocol(format!("decode {:?}: {e}", self.kind)))
+    }
+}
+
+/// One end of the socket.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Channel {
+    /// Both ends of a new channel.
+    ///
+    /// # Errors
+    /// `socketpair(2)`.
+    pub fn pair() -> Result<(Self, Self)> {
+        let (a, b) = sys::packet::pair().map_err(|source| Error::System {
+            attempt: "make sync socket".into(),
+            source,
+        })?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends a message without a body.
+    ///
+    /// # Errors
+    /// The peer is gone (`EPIPE`), or `sendmsg(2)` failed otherwise.
+    pub fn signal(&self, kind: Kind, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send_bytes(kind, &[], fds)
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// As [`Channel::signal`]; also when the body cannot be encoded or is too large.
+    pub fn send<T: Serialize>(&self, kind: Kind, body: &T, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let bytes = postcard::to_stdvec(body)
+            .map_err(|e| Error::Protocol(format!("encode {kind:?}: {e}")))?;
+        self.send_bytes(kind, &bytes, fds)
+    }
+
+    fn send_bytes(&self, kind: Kind, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let failed = |source| Error::System {
+            attempt: format!("send {kind:?}"),
+            source,
+        };
+        let length = u32::try_from(body.len())
+            .ok()
+            .filter(|n| *n as usize <= LARGEST)
+            .ok_or_else(|| Error::Protocol(format!("{kind:?} of {} bytes", body.len())))?;
+        let large = body.len() > INLINE;
+        let mut packet = Vec::with_capacity(HEADER + if large { 0 } else { body.len() });
+        packet.extend_from_slice(&[kind as u8, u8::from(large), fds.len() as u8, 0]);
+        packet.extend_from_slice(&length.to_le_bytes());
+        if !large {
+            packet.extend_from_slice(body);
+            return sys::packet::send(&self.0, &packet, fds).map_err(failed);
+        }
+        let memfd = sealed(body).map_err(failed)?;
+        let mut all = fds.to_vec();
+        all.push(memfd.as_fd());
+        sys::packet::send(&self.0, &packet, &all).map_err(failed)
+    }
+
+    /// Receives a message of at most `max_fds` descriptors; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// `recvmsg(2)`, or a packet whose sizes do not fit its header.
+    pub fn receive(&self, max_fds: usize) -> Result<Option<Message>> {
+        let mut packet = vec![0u8; HEADER + INLINE];
+        let (size, mut fds) = match sys::packet::receive(&self.0, &mut packet, max_fds + 1) {
+            Ok(received) => received,
+            // The peer died with our bytes unread: for a stream that has an end this is the end.
+            Err(e) if e.errno() == sys::Errno::CONNRESET => return Ok(None),
+            Err(source) => {
+                return Err(Error::System {
+                    attempt: "receive sync message".into(),
+                    source,
+                });
+            }
+        };
+        if size == 0 {
+            return Ok(None);
+        }
+        packet.truncate(size);
+        let malformed = || Error::Protocol(format!("malformed packet of {size} bytes"));
+        let (header, body) = packet.split_at_checked(HEADER).ok_or_else(malformed)?;
+        let &[kind, large, count, _, a, b, c, d] = header else {
+            return Err(malformed());
+        };
+        let kind = Kind::from_byte(kind).ok_or_else(malformed)?;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        let expected = usize::from(count) + usize::from(large != 0);
+        if fds.len() != expected || length > LARGEST {
+            return Err(malformed());
+        }
+        let body = if large != 0 {
+            let memfd = fds.pop().ok_or_else(malformed)?;
+            read_sealed(&memfd, length)?
+        } else {
+            if body.len() != length {
+                return Err(malformed());
+            }
+            body.to_vec()
+        };
+        Ok(Some(Message { kind, fds, body }))
+    }
+
+    /// Receives from init: a message of one of `allowed` kinds, or its [`Failure`] as an error.
+    ///
+    /// # Errors
+    /// [`Error::Init`] if init reported one, [`Error::Protocol`] for anything out of order.
+    pub fn expect(&self, allowed: &[Kind]) -> Result<Option<Message>> {
+        match self.receive(1)? {
+            Some(message) if message.kind == Kind::Failed => {
+                Err(Error::Init(message.body::<Failure>()?))
+            }
+            Some(message) if !allowed.contains(&message.kind) => Err(Error::Protocol(format!(
+                "received {:?}, expected one of {allowed:?}",
+                message.kind
+            ))),
+            other => Ok(other),
+        }
+    }
+}
+
+fn sealed(body: &[u8]) -> sys::Result<OwnedFd> {
+    let memfd = rustix::fs::memfd_create("sync", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .call("memfd_create", || "sync")?;
+    let mut rest = body;
+    while !rest.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(&memfd, rest))
+            .call("write", || "memfd")?;
+        rest = &rest[written..];
+    }
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&memfd, seals).call("fcntl", || "F_ADD_SEALS")?;
+    Ok(memfd)
+}
+
+fn read_sealed(memfd: &OwnedFd, length: usize) -> Result<Vec<u8>> {
+    let mut body = vec![0u8; length];
+    let mut done = 0;
+    while done < length {
+        let n =
+            rustix::io::retry_on_intr(|| rustix::io::pread(memfd, &mut body[done..], done as u64))
+                .call("pread", || "memfd")
+                .map_err(|source| Error::System {
+                    attempt: "read sync message".into(),
+                    source,
+                })?;
+        if n == 0 {
+            return Err(Error::Protocol(format!(
+                "memfd of {done} bytes, announced {length}"
+            )));
+        }
+        done += n;
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_and_large_bodies_arrive_whole_with_their_descriptors() {
+        let (a, b) = Channel::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        for size in [0usize, 10, INLINE - 5, INLINE + 1, 5 << 20] {
+            let body = vec!["x".repeat(size)];
+            a.send(Kind::Plan, &body, &[null.as_fd(), null.as_fd()])
+                .unwrap();
+            let message = b.receive(2).unwrap().unwrap();
+            assert_eq!((message.kind, message.fds.len()), (Kind::Plan, 2));
+            assert!(
+                message.body::<Vec<String>>().unwrap() == body,
+                "size {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failure_becomes_an_error_and_a_wrong_order_too() {
+        let (shim, init) = Channel::pair().unwrap();
+        let failure = Failure {
+            step: "x".into(),
+            message: "no".into(),
+            errno: Some(2),
+        };
+        init.send(Kind::Failed, &failure, &[]).unwrap();
+        assert!(matches!(shim.expect(&[Kind::Ready]), Err(Error::Init(f)) if f == failure));
+        init.signal(Kind::Executing, &[]).unwrap();
+        assert!(matches!(
+            shim.expect(&[Kind::Ready]),
+            Err(Error::Protocol(_))
+        ));
+        drop(init);
+        assert!(shim.expect(&[Kind::Ready]).unwrap().is_none());
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        let (a, b) = Channel::pair().unwrap();
+        for garbage in [
+            &b"x"[..],
+            b"\x01\0\0\0\xff\xff\xff\xff",
+            b"\x01\0\x05\0\0\0\0\0",
+            b"zzzzzzzzzz",
+        ] {
+            sys::packet::send(&a, garbage, &[]).unwrap();
+            assert!(b.receive(4).is_err());
+        }
+    }
+}

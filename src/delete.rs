@@ -17,7 +17,6 @@ use protobuf::well_known_types::timestamp::Timestamp;
 
 use crate::args::Args;
 use crate::error::chain;
-use crate::placeholder::runtime;
 use crate::{RUNTIME, socket};
 
 /// As if by SIGKILL.

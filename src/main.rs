@@ -25,7 +25,6 @@ mod error;
 mod group;
 mod info;
 mod launch;
-mod placeholder;
 mod probe;
 mod ready;
 mod serve;
@@ -49,7 +48,7 @@ fn main() -> ExitCode {
     let program = args.next().unwrap_or_default();
     let first = args.next();
     if first.as_deref().is_some_and(|arg| arg == INIT) {
-        placeholder::runtime::init::main();
+        runtime::init::main();
     }
     let args: Result<Vec<String>, _> = first
         .into_iter()

@@ -5,7 +5,6 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior};
 use sys::Call as _;
 use sys::inherit;
@@ -14,7 +13,6 @@ use crate::args::Args;
 use crate::bootstrap::level_filter;
 use crate::error::{Error, chain};
 use crate::launch::{DEBUG_LISTENER, LISTENER};
-use crate::placeholder::task;
 use crate::socket::{self, Lock, Name};
 use crate::{RUNTIME, ready};
 
@@ -25,12 +23,9 @@ const LOG: &str = "log";
 
 /// Serves until told to end.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
-    let ready = match args.ready_fd {
-        Some(number) => inherit::take(number).map_err(Error::Setup)?,
-        None => null()?,
-    };
+    let ready = args.ready_fd.map(inherit::take).transpose().map_err(Error::Setup)?;
     // Kept to the end: an error of the service is told on it, too.
-    let report = ready.try_clone().ok();
+    let report = ready.as_ref().and_then(|pipe| pipe.try_clone().ok());
     let done = become_shim(args).and_then(|()| serve(args, ready));
     if let Err(error) = &done {
         let text = chain(error);
@@ -40,13 +35,6 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         }
     }
     done
-}
-
-/// Where a server that nobody waits for says that it is ready.
-fn null() -> Result<OwnedFd, Error> {
-    rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .call("open", || "/dev/null")
-        .map_err(Error::Setup)
 }
 
 /// Makes this process a shim, before there is a second thread or a descriptor of anybody.
@@ -75,7 +63,7 @@ fn become_shim(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-fn serve(args: &Args, ready: OwnedFd) -> Result<(), Error> {
+fn serve(args: &Args, ready: Option<OwnedFd>) -> Result<(), Error> {
     let listener = listener(&args.socket, LISTENER)?;
     let debug_listener = match args.debug {
         // Whoever starts us may well give none.

@@ -129,6 +129,7 @@ impl Server {
             ending: Ending::No,
             config,
         };
+        rustix::io::ioctl_fionbio(&server.config.listener, true).call("ioctl", || "FIONBIO")?;
         let level = EventFlags::IN;
         server.watch(server.config.listener.as_fd(), Token::Listener, level)?;
         server.watch(server.signals.as_fd(), Token::Signals, level)?;

@@ -238,7 +238,7 @@ fn check_resources(resources: &LinuxResources) -> Result<()> {
     let pids = resources.pids().as_ref().is_some_and(|p| p.limit() > 0);
     for (name, present) in [
         ("memory", asks(resources.memory())),
-        ("cpu", asks(resources.cpu())),
+        ("cpu", asks(&resources.cpu().clone().map(without_default_shares))),
         ("pids", pids),
         ("blockIO", asks(resources.block_io())),
         ("hugepageLimits", asks(resources.hugepage_limits())),
@@ -251,6 +251,14 @@ fn check_resources(resources: &LinuxResources) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// 1024 shares are the kernel's default: asking for them changes nothing.
+fn without_default_shares(mut cpu: oci_spec::runtime::LinuxCpu) -> oci_spec::runtime::LinuxCpu {
+    if cpu.shares() == Some(1024) {
+        cpu.set_shares(None);
+    }
+    cpu
 }
 
 /// Only sysctls that a namespace of the container keeps to itself; runc's list.

@@ -14,7 +14,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, OFlags, PROC_SUPER_MAGIC, StatxFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, PROC_SUPER_MAGIC, StatxFlags};
 use rustix::io::Errno;
 use sys::Call;
 use sys::mount::{Attributes, Extent, Feature, MAX_PARAM_VALUE, MountApi, Param, ms};
@@ -271,7 +271,9 @@ impl Builder {
     }
 
     fn attach(&self, mount: &OwnedFd, target: &Target<'_>) -> Result<(), Cause> {
-        self.api.attach(mount, &target.fd).map_err(shape)
+        self.api
+            .attach(mount, &target.fd)
+            .map_err(|e| shape(e, mount, &target.fd))
     }
 
     fn change_bind(&self, tree: &OwnedFd, flags: Flags) -> sys::Result<()> {
@@ -299,7 +301,7 @@ impl Builder {
         let bits = ms::BIND | if recursive { ms::REC } else { 0 };
         self.old_mount(Some(&place(source)), &target.fd, None, bits, None)
             .map_err(|cause| match cause {
-                Cause::System(e) => shape(e),
+                Cause::System(e) => shape(e, source, &target.fd),
                 other => other,
             })?;
         let mount = self.open_mounted(target)?;
@@ -374,11 +376,18 @@ fn mount_id(fd: &OwnedFd) -> sys::Result<u64> {
         .map(|stat| stat.stx_mnt_id)
 }
 
-fn shape(error: sys::Error) -> Cause {
-    match error.errno() {
-        Errno::NOTDIR => Cause::Shape(error),
-        _ => Cause::System(error),
+/// `mount(2)` says `ENOTDIR` and `move_mount(2)` `EINVAL` if one is a directory and the other not.
+fn shape(error: sys::Error, source: &OwnedFd, target: &OwnedFd) -> Cause {
+    let is_directory = |fd: &OwnedFd| {
+        rustix::fs::fstat(fd)
+            .ok()
+            .map(|s| FileType::from_raw_mode(s.st_mode).is_dir())
+    };
+    let suspicious = matches!(error.errno(), Errno::INVAL | Errno::NOTDIR);
+    if suspicious && is_directory(source) != is_directory(target) {
+        return Cause::Shape(sys::Error::new(error.call(), "mount point", Errno::NOTDIR));
     }
+    Cause::System(error)
 }
 
 /// Whether `fsconfig` can say everything; it has no word for `iversion` and takes short values only.

@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sys::Call;
-use sys::mount::{Extent, MountApi, ms};
+use sys::mount::{Attributes, Extent, MountApi, ms};
 
 pub use self::console::open_console;
 pub use self::error::{Cause, Error, PlanError};
@@ -242,14 +242,22 @@ fn bind_root(plan: &Plan, api: &MountApi, peers: HostPeers) -> Result<OwnedFd, E
     if peers == HostPeers::Possible {
         make_parent_private(&plan.root).map_err(failed)?;
     }
+    // The host's mounts and unmounts on its side of the root do not come in, either.
+    let private = Attributes::propagation(ms::PRIVATE);
     match api.clone_fd(directory.as_fd(), Extent::Tree) {
         Ok(root) => {
             api.attach(&root, &directory).map_err(failed)?;
+            match api.set_attributes(&root, private, Extent::Mount) {
+                Err(e) if e.errno() == Errno::NOSYS => make_private(&plan.root),
+                other => other,
+            }
+            .map_err(failed)?;
             Ok(root)
         }
         Err(e) if e.errno() == Errno::NOSYS => {
             let path = plan.root.to_string_lossy();
             sys::mount::mount(Some(&path), &*path, None, ms::BIND | ms::REC, None)
+                .and_then(|()| make_private(&plan.root))
                 .map_err(failed)?;
             rustix::fs::open(&plan.root, flags, Mode::empty())
                 .call("open", || format!("{path:?}"))
@@ -259,11 +267,15 @@ fn bind_root(plan: &Plan, api: &MountApi, peers: HostPeers) -> Result<OwnedFd, E
     }
 }
 
+fn make_private(path: &Path) -> sys::Result<()> {
+    sys::mount::mount(None, path, None, ms::PRIVATE, None)
+}
+
 /// The mount that the root directory is on must not be shared: `pivot_root(2)` refuses it, and the
 /// bind mount would appear on the host.
 fn make_parent_private(root: &Path) -> Result<(), sys::Error> {
     for path in root.ancestors() {
-        match sys::mount::mount(None, path, None, ms::PRIVATE, None) {
+        match make_private(path) {
             // Not a mount point: the mount begins further up.
             Err(e) if e.errno() == Errno::INVAL => {}
             other => return other,

@@ -207,6 +207,11 @@ impl Plan {
                 PlanError::new("linux.rootfsPropagation", reason)
             })?),
         };
+        if host.pivot == Pivot::MoveMount && propagation.is_some_and(|p| p.kind == ms::PRIVATE) {
+            // The host's mounts stay below, and what the host unmounts would stay mounted there.
+            let reason = "[r]private is not safe with no_pivot_root";
+            return Err(PlanError::new("linux.rootfsPropagation", reason));
+        }
         let mounts = spec
             .mounts()
             .iter()

@@ -121,10 +121,7 @@ fn tell(writer: OwnedFd) -> Ending {
 /// Whether the FIFO of this write end is open for reading. Never waits.
 fn has_reader(writer: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(writer, PollFlags::empty())];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let now = Timespec::default();
     // An error tells nothing; then the end is told at once, as without this check.
     poll(&mut fds, Some(&now)).is_err() || !fds[0].revents().contains(PollFlags::ERR)
 }

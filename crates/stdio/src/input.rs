@@ -98,6 +98,10 @@ impl Input {
         };
         match relay.run() {
             Progress::Share => State::Again,
+            Progress::Waiting if relay.is_unheard() => {
+                self.cut();
+                State::Over
+            }
             Progress::Waiting | Progress::SinkFull => State::Idle,
             Progress::End => {
                 self.cut();

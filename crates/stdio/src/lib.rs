@@ -39,9 +39,6 @@ mod relay;
 mod request;
 mod uri;
 
-#[cfg(test)]
-mod tests;
-
 pub use crate::error::Error;
 pub use crate::logger::LoggerEnd;
 pub use crate::open::{ChildStdio, open};

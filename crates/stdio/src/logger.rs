@@ -182,3 +182,33 @@ fn wait_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logger_that_hangs_before_it_is_ready_is_an_error_after_the_limit() {
+        let pipe = Pipe::new().unwrap();
+        let limit = Duration::from_millis(20);
+        for readiness in [Readiness::Byte, Readiness::ByteOrClose] {
+            let error = wait_until_ready(&pipe.reader, readiness, limit).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "logging binary did not call ready within 20ms"
+            );
+        }
+    }
+
+    #[test]
+    fn a_byte_is_ready_for_both_protocols_and_a_close_for_the_old_one() {
+        for readiness in [Readiness::Byte, Readiness::ByteOrClose] {
+            let pipe = Pipe::new().unwrap();
+            rustix::io::write(&pipe.writer, b"x").unwrap();
+            wait_until_ready(&pipe.reader, readiness, READY_LIMIT).unwrap();
+            drop(pipe.writer);
+            let closed = wait_until_ready(&pipe.reader, readiness, READY_LIMIT);
+            assert_eq!(closed.is_ok(), readiness == Readiness::ByteOrClose);
+        }
+    }
+}

@@ -83,13 +83,18 @@ impl Output {
         matches!(self.flow, Flow::Awaiting(_))
     }
 
-    pub(crate) fn attach_console(&mut self, master: OwnedFd) {
+    pub(crate) fn attach_console(
+        &mut self,
+        master: OwnedFd,
+        watch: Option<&Watch>,
+    ) -> sys::Result<()> {
         match std::mem::replace(&mut self.flow, Flow::Elsewhere) {
             Flow::Awaiting(sink) => {
                 self.flow = Flow::Relayed(Relay::new(master, sink, Method::Copy));
             }
             other => self.flow = other,
         }
+        watch.map_or(Ok(()), |watch| self.register_relay(Stream::Stdout, watch))
     }
 
     /// What is being read, by us.
@@ -101,14 +106,20 @@ impl Output {
     }
 
     pub(crate) fn register(&self, stream: Stream, watch: &Watch) -> sys::Result<()> {
-        if let Flow::Relayed(relay) = &self.flow {
-            watch.add(relay.source().as_fd(), stream, EventFlags::IN)?;
-            if let Some(sink) = relay.sink().fd() {
-                watch.add(sink, stream, EventFlags::OUT)?;
-            }
-        }
+        self.register_relay(stream, watch)?;
         match &self.appender {
             Some(appender) => watch.add(appender.link(), stream, EventFlags::IN),
+            None => Ok(()),
+        }
+    }
+
+    fn register_relay(&self, stream: Stream, watch: &Watch) -> sys::Result<()> {
+        let Flow::Relayed(relay) = &self.flow else {
+            return Ok(());
+        };
+        watch.add(relay.source().as_fd(), stream, EventFlags::IN)?;
+        match relay.sink().fd() {
+            Some(sink) => watch.add(sink, stream, EventFlags::OUT),
             None => Ok(()),
         }
     }
@@ -218,7 +229,7 @@ impl Output {
             (Ok(own), Some(watch)) => {
                 self.flow = Flow::Relayed(Relay::new(own, Sink::Nowhere, Method::Copy));
                 // Cannot fail but for lack of kernel memory; then the container waits.
-                let _ = self.register(whom.stream, watch);
+                let _ = self.register_relay(whom.stream, watch);
             }
             // Not to be watched: let the container have its SIGPIPE rather than wait for ever.
             _ => self.flow = Flow::Elsewhere,

@@ -110,10 +110,9 @@ impl ProcessIo {
         let input =
             rustix::io::fcntl_dupfd_cloexec(&master, 0).call("fcntl", || "F_DUPFD_CLOEXEC")?;
         self.stdin.attach_console(input);
-        self.stdout.attach_console(master);
+        self.stdout.attach_console(master, self.watch.as_ref())?;
         if let Some(watch) = &self.watch {
             self.stdin.register(watch)?;
-            self.stdout.register(Stream::Stdout, watch)?;
         }
         Ok(())
     }

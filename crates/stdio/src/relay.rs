@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{SpliceFlags, splice};
 use sys::Errno;
 
@@ -94,6 +95,16 @@ impl Relay {
 
     pub(crate) fn sink(&self) -> &Sink {
         &self.sink
+    }
+
+    /// Whether nobody reads the pipe that is the sink any more. Moving nothing does not tell.
+    pub(crate) fn is_unheard(&self) -> bool {
+        let Some(sink) = self.sink.fd() else {
+            return false;
+        };
+        let mut fds = [PollFd::from_borrowed_fd(sink, PollFlags::empty())];
+        let now = Timespec::default();
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
     }
 
     pub(crate) fn into_sink(self) -> Sink {

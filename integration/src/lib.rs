@@ -10,6 +10,7 @@
 //! | [`spec`] | the OCI documents that tests start from |
 //! | [`lab`], [`container`] | what tests handle: a shim under a containerd, containers, execs |
 //! | [`host`] | the host's view: processes, mounts, cgroups, sockets |
+//! | [`mock`] | the layer without containerd: plays it for one shim |
 //! | [`suite`], [`e2e`] | the list of tests and how it is run; the tests, one file for each area |
 
 pub mod cache;
@@ -21,6 +22,7 @@ pub mod events;
 pub mod failure;
 pub mod host;
 pub mod lab;
+pub mod mock;
 pub mod spec;
 pub mod stdio;
 pub mod suite;

@@ -16,7 +16,6 @@ mod state;
 mod stdio;
 mod steady;
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use integration::mock::{Spec, Subject, World};
@@ -109,7 +108,7 @@ fn trial(subject: &Subject, test: &Test) -> Trial {
     let (subject, run) = (subject.clone(), test.run);
     let ignored = test.about == About::Ours && !subject.is_ours();
     let trial = Trial::test(test.name, move || {
-        run(&subject).map_err(|error| describe(&*error))
+        run(&subject).map_err(|error| Failed::from(error.to_string()))
     });
     let kind = if test.about == About::Ours {
         "ours only"
@@ -117,17 +116,6 @@ fn trial(subject: &Subject, test: &Test) -> Trial {
         ""
     };
     trial.with_kind(kind).with_ignored_flag(ignored)
-}
-
-fn describe(error: &dyn std::error::Error) -> Failed {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    Failed::from(text)
 }
 
 fn skipped(name: &'static str) -> Trial {

@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use integration::mock::api::{ConnectRequest, StateRequest, Status, WaitRequest};
+use integration::mock::api::{
+    ConnectRequest, StartRequest, StateRequest, Status, WaitRequest, WaitResponse,
+};
 use integration::mock::{
     CallError, Code, Generation, Result, Spec, Stdio, StdioKind, Subject, Task, World,
 };
 
-use crate::scene::{ID, Scene, assert_refused, until};
+use crate::scene::{ID, Scene, assert_refused, can_delete_what_was_never_created, until};
 use crate::{Outcome, Test, ours, shared};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -31,6 +33,10 @@ pub(crate) const TESTS: &[Test] = &[
     shared("new_client_finds_everything", new_client_finds_everything),
     ours("every_generation_is_served", every_generation_is_served),
     ours("both_versions_on_one_socket", both_versions_on_one_socket),
+    ours(
+        "client_that_leaves_during_start",
+        client_that_leaves_during_start,
+    ),
     ours("wait_with_a_deadline", wait_with_a_deadline),
     ours("oversize_message_is_answered", oversize_message_is_answered),
     ours("answers_while_a_create_hangs", answers_while_a_create_hangs),
@@ -50,7 +56,9 @@ fn started_but_never_used(subject: &Subject) -> Outcome {
     assert_eq!(shim.task.connect(ID)?.shim_pid, shim.pid());
     shim.shutdown(ID)?;
     assert!(!shim.socket().exists(), "the socket is left");
-    world.delete(&bundle)?;
+    if can_delete_what_was_never_created(subject) {
+        world.delete(&bundle)?;
+    }
     assert_eq!(world.events.all().len(), 0);
     Ok(())
 }
@@ -239,20 +247,7 @@ fn client_that_leaves_mid_call(subject: &Subject) -> Outcome {
         let stream = raw.begin(service, "State", &request, namespace, Duration::ZERO)?;
         raw.finish_bytes(stream, Duration::from_secs(5))?;
     }
-    // Start is answered or not, but done.
-    let mut raw = scene.shim.open_raw()?;
-    let start = integration::mock::api::StartRequest {
-        id: ID.to_owned(),
-        ..Default::default()
-    };
-    raw.begin(service, "Start", &start, namespace, Duration::ZERO)?;
-    drop(raw);
-    let running = || matches!(scene.container.status(), Ok(Status::RUNNING));
-    assert!(
-        until(Duration::from_secs(10), running),
-        "{:?}",
-        scene.container.status()
-    );
+    scene.container.start()?;
     scene.container.kill(9)?;
     assert_eq!(scene.container.wait()?, 137);
     scene.world.events.wait_exit(ID, ID)?;
@@ -261,6 +256,26 @@ fn client_that_leaves_mid_call(subject: &Subject) -> Outcome {
         ["create", "start", "exit 137"]
     );
     scene.finish()
+}
+
+/// In the reference the call dies with its connection, and runc with the call.
+fn client_that_leaves_during_start(subject: &Subject) -> Outcome {
+    let scene = Scene::created(subject, &Spec::idle(), StdioKind::Null)?;
+    let (service, namespace) = (scene.shim.task.service(), scene.world.namespace());
+    let mut raw = scene.shim.open_raw()?;
+    let request = StartRequest {
+        id: ID.to_owned(),
+        ..Default::default()
+    };
+    raw.begin(service, "Start", &request, namespace, Duration::ZERO)?;
+    drop(raw);
+    let running = || matches!(scene.container.status(), Ok(Status::RUNNING));
+    assert!(
+        until(Duration::from_secs(10), running),
+        "{:?}",
+        scene.container.status()
+    );
+    scene.end()
 }
 
 /// Without one the reference answers only when the process ends (up to 2.1).
@@ -281,8 +296,7 @@ fn wait_with_a_deadline(subject: &Subject) -> Outcome {
     assert!(begun.elapsed() >= limit);
     let stream = raw.begin(service, "Wait", &wait_request(), namespace, Duration::ZERO)?;
     scene.container.kill(9)?;
-    let answer: integration::mock::api::WaitResponse =
-        raw.finish(stream, Duration::from_secs(10))?;
+    let answer: WaitResponse = raw.finish(stream, Duration::from_secs(10))?;
     assert_eq!(answer.exit_status, 137);
     scene.finish()
 }
@@ -339,7 +353,7 @@ fn answers_while_a_create_hangs(subject: &Subject) -> Outcome {
 }
 
 /// Writes a logger that says "ready" only when a file appears.
-fn logger_that_hangs(world: &World) -> Result<String, Box<dyn std::error::Error>> {
+fn logger_that_hangs(world: &World) -> std::result::Result<String, Box<dyn std::error::Error>> {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = world.folder().display();
     let path = world.folder().join("logger");

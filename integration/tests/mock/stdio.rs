@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use integration::mock::{Spec, Stdio, StdioKind, Subject, World};
+use integration::mock::{Generation, Spec, Stdio, StdioKind, Subject, World};
 
 use crate::scene::{ID, Scene};
 use crate::{Outcome, Test, shared};
@@ -156,9 +156,10 @@ fn output_to_a_file(subject: &Subject) -> Outcome {
     assert_eq!(container.run()?, 0);
     container.delete()?;
     let text = std::fs::read_to_string(&file)?;
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_unstable();
-    assert_eq!(lines, ["to stderr", "to stdout"]);
+    assert!(text.contains("to stdout\n"), "{text:?}");
+    // 1.6 closes the file when the first of the two streams ends.
+    let old = !subject.is_ours() && subject.generation == Generation::V1_6;
+    assert!(old || text.contains("to stderr\n"), "{text:?}");
     shim.shutdown(ID)?;
     Ok(())
 }

@@ -40,11 +40,12 @@ fn lives_and_execs(subject: &Subject) -> Outcome {
         round(number)?;
     }
     let after = settled(&shim)?;
-    assert_eq!(
-        before.descriptors, after.descriptors,
+    // A garbage collector has its own ideas of memory and threads, and closes late.
+    let slack = if subject.is_ours() { 0 } else { 4 };
+    assert!(
+        after.descriptors <= before.descriptors + slack,
         "{before:?} {after:?}"
     );
-    // A garbage collector has its own ideas of memory and threads.
     if subject.is_ours() {
         assert!(after.threads <= before.threads, "{before:?} {after:?}");
         assert!(

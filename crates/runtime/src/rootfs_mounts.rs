@@ -150,46 +150,79 @@ pub fn unmount(rootfs: &Path) -> Result<(), Error> {
 /// # Errors
 /// `umount2(2)`; `EBUSY` only after waiting and only with [`WhenBusy::Fail`].
 pub fn unmount_or(rootfs: &Path, when_busy: WhenBusy) -> Result<(), Error> {
-    let failed = |errno| {
-        let error = sys::Error::new("umount2", format!("{rootfs:?}"), errno);
-        Error::system("unmount", rootfs)(error)
-    };
-    for _ in 0..BUSY_TRIES {
-        match rustix::mount::unmount(rootfs, UnmountFlags::NOFOLLOW) {
-            // Mounts can be stacked: until there is none.
-            Ok(()) => {}
-            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
-            Err(Errno::BUSY) => {
-                if !unmount_below(rootfs) {
-                    std::thread::sleep(BUSY_PAUSE);
-                }
-            }
-            Err(errno) => return Err(failed(errno)),
+    unmount_within(rootfs, when_busy, BUSY_TRIES)
+}
+
+fn unmount_within(rootfs: &Path, when_busy: WhenBusy, tries: usize) -> Result<(), Error> {
+    for _ in 0..tries {
+        match unmount_once(rootfs, UnmountFlags::NOFOLLOW)? {
+            Progress::Nothing => return Ok(()),
+            Progress::Some => {}
+            Progress::Busy => std::thread::sleep(BUSY_PAUSE),
         }
     }
-    if when_busy == WhenBusy::Fail {
-        return Err(failed(Errno::BUSY));
-    }
-    loop {
-        match rustix::mount::unmount(rootfs, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
-            Ok(()) => {}
-            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(failed(errno)),
+    match when_busy {
+        WhenBusy::Fail => Err(failed_unmount(rootfs, Errno::BUSY)),
+        WhenBusy::Detach => {
+            let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
+            while unmount_once(rootfs, flags)? == Progress::Some {}
+            Ok(())
         }
     }
 }
 
-/// Unmounts what is mounted below, deepest first; says whether anything went.
-fn unmount_below(rootfs: &Path) -> bool {
+/// What became of an attempt to unmount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// There was nothing to unmount.
+    Nothing,
+    /// Something went: mounts can be stacked, so there may be more.
+    Some,
+    /// Something is in use.
+    Busy,
+}
+
+fn unmount_once(rootfs: &Path, flags: UnmountFlags) -> Result<Progress, Error> {
+    match rustix::mount::unmount(rootfs, flags) {
+        Ok(()) => Ok(Progress::Some),
+        Err(Errno::NOENT) => Ok(Progress::Nothing),
+        // No mount itself; but something in it may be, if there is anything in it.
+        Err(Errno::INVAL) if is_empty_or_no_directory(rootfs) => Ok(Progress::Nothing),
+        Err(Errno::INVAL) => Ok(unmount_below(rootfs, flags)),
+        Err(Errno::BUSY) => Ok(match unmount_below(rootfs, flags) {
+            Progress::Some => Progress::Some,
+            Progress::Nothing | Progress::Busy => Progress::Busy,
+        }),
+        Err(errno) => Err(failed_unmount(rootfs, errno)),
+    }
+}
+
+fn failed_unmount(rootfs: &Path, errno: Errno) -> Error {
+    let error = sys::Error::new("umount2", format!("{rootfs:?}"), errno);
+    Error::system("unmount", rootfs)(error)
+}
+
+fn is_empty_or_no_directory(path: &Path) -> bool {
+    let is_directory = path
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_dir());
+    !is_directory
+        || path
+            .read_dir()
+            .is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Unmounts what is mounted below, deepest first.
+fn unmount_below(rootfs: &Path, flags: UnmountFlags) -> Progress {
     // The table has resolved paths.
     let (Ok(real), Ok(table)) = (
         std::fs::canonicalize(rootfs),
         std::fs::read_to_string("/proc/thread-self/mountinfo"),
     ) else {
-        return false;
+        return Progress::Nothing;
     };
     let Some(real) = real.to_str() else {
-        return false;
+        return Progress::Nothing;
     };
     let mut below: Vec<String> = table
         .lines()
@@ -197,14 +230,18 @@ fn unmount_below(rootfs: &Path) -> bool {
         .filter(|info| info.is_below(real) && info.mount_point != real)
         .map(|info| info.mount_point)
         .collect();
-    // Later mounts come later in the table; of equal depth they are to go first, too.
+    // Of equal depth the later ones go first.
     below.reverse();
     below.sort_by_key(|path| std::cmp::Reverse(path.matches('/').count()));
-    let mut any = false;
-    for path in below {
-        any |= rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW).is_ok();
+    let gone = below
+        .iter()
+        .filter(|path| rustix::mount::unmount(path.as_str(), flags).is_ok())
+        .count();
+    match (below.is_empty(), gone) {
+        (true, _) => Progress::Nothing,
+        (false, 0) => Progress::Busy,
+        (false, _) => Progress::Some,
     }
-    any
 }
 
 /// A mount with its options understood.

@@ -1,1 +1,287 @@
 // SPDX-License-Identifier: Apache-2.0
+//! These tests need root; each works in a mount namespace of its own.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Instant;
+
+use super::*;
+use crate::rootfs::tests::isolated;
+
+fn request(fstype: &str, source: &str, options: &[&str]) -> RootfsMount {
+    RootfsMount {
+        fstype: fstype.into(),
+        source: source.into(),
+        target: String::new(),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+    }
+}
+
+/// The mount table's lines for what is on or below a path.
+fn table(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let below = |line: &&str| {
+        MountInfo::parse(line).is_some_and(|info| info.is_below(path.to_str().unwrap()))
+    };
+    text.lines().filter(below).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_read_only_bind_mount_is_read_only_and_goes_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, rootfs) = (
+        directory.path().join("source"),
+        directory.path().join("rootfs"),
+    );
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "x").unwrap();
+    isolated(|| {
+        let mounts = [request(
+            "bind",
+            source.to_str().unwrap(),
+            &["rbind", "ro", "rprivate"],
+        )];
+        mount(&mounts, &rootfs).unwrap();
+        assert_eq!(fs::read_to_string(rootfs.join("file")).unwrap(), "x");
+        assert!(fs::write(rootfs.join("file"), "y").is_err());
+        assert!(table(&rootfs)[0].contains(" ro,"));
+        unmount(&rootfs).unwrap();
+        assert!(table(&rootfs).is_empty());
+        unmount(&rootfs).unwrap();
+        unmount(&directory.path().join("absent")).unwrap();
+        mount(&[], &directory.path().join("absent")).unwrap();
+        assert!(!directory.path().join("absent").exists());
+    });
+}
+
+fn layers(directory: &Path, count: usize, padding: usize) -> Vec<PathBuf> {
+    (0..count)
+        .map(|index| {
+            let layer = directory
+                .join(format!("{index}{}", "x".repeat(padding)))
+                .join("fs");
+            fs::create_dir_all(&layer).unwrap();
+            fs::write(layer.join(format!("layer{index}")), "").unwrap();
+            layer
+        })
+        .collect()
+}
+
+fn overlay(directory: &Path, layers: &[PathBuf]) -> RootfsMount {
+    for name in ["upper", "work"] {
+        fs::create_dir_all(directory.join(name)).unwrap();
+    }
+    let lower: Vec<&str> = layers.iter().map(|layer| layer.to_str().unwrap()).collect();
+    let options = [
+        format!("workdir={}", directory.join("work").display()),
+        format!("upperdir={}", directory.join("upper").display()),
+        format!("lowerdir={}", lower.join(":")),
+    ];
+    request(
+        "overlay",
+        "overlay",
+        &options.each_ref().map(String::as_str),
+    )
+}
+
+/// Overlays need a file system that can be their upper layer: not every `/tmp` is one.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn overlays_are_mounted_however_long_their_list_of_layers_is() {
+    let kernels: [&[Feature]; 3] = [
+        &[],
+        &[Feature::AppendLowerdir],
+        &[Feature::Detached, Feature::SetAttr],
+    ];
+    for (count, padding) in [(2, 0), (100, 30), (200, 0)] {
+        for missing in kernels {
+            let directory = scratch();
+            let rootfs = directory.path().join("rootfs");
+            let layers = layers(directory.path(), count, padding);
+            let request = overlay(directory.path(), &layers);
+            isolated(|| {
+                let here = std::env::current_dir().unwrap();
+                mount_with(&[request], &rootfs, &MountApi::without(missing)).unwrap();
+                assert_eq!(fs::read_dir(&rootfs).unwrap().count(), count);
+                fs::write(rootfs.join("new"), "x").unwrap();
+                assert!(directory.path().join("upper/new").exists());
+                assert_eq!(std::env::current_dir().unwrap(), here);
+                let line = &table(&rootfs)[0];
+                assert!(line.contains(" - overlay overlay rw,"), "{line}");
+                unmount(&rootfs).unwrap();
+            });
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_in_a_page_even_so_is_an_error() {
+    let directory = scratch();
+    let rootfs = directory.path().join("rootfs");
+    let layers = layers(directory.path(), 100, 60);
+    let request = overlay(directory.path(), &layers);
+    isolated(|| {
+        let api = MountApi::without(&[Feature::AppendLowerdir]);
+        let error = mount_with(&[request], &rootfs, &api).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::TOOBIG), "{error}");
+        assert!(table(&rootfs).is_empty());
+    });
+}
+
+#[test]
+fn options_that_we_do_not_have_are_refused_by_name_before_anything_is_mounted() {
+    let directory = tempfile::tempdir().unwrap();
+    let rootfs = directory.path().join("rootfs");
+    for option in [
+        "loop",
+        "X-containerd.mkfs",
+        "uidmap=0:1:1",
+        "gidmap=0:1:1",
+        "idmap",
+        "rro",
+    ] {
+        let mounts = [
+            request("tmpfs", "tmpfs", &[]),
+            request("ext4", "/img", &["ro", option]),
+        ];
+        let error = mount(&mounts, &rootfs).unwrap_err().to_string();
+        assert!(error.contains(&format!("{option:?}")), "{error}");
+        assert!(!rootfs.exists());
+    }
+    let error = mount(&[request("fuse3.sshfs", "x", &[])], &rootfs).unwrap_err();
+    assert!(error.to_string().contains("fuse3.sshfs"), "{error}");
+}
+
+#[test]
+fn a_failure_undoes_what_was_mounted() {
+    let directory = tempfile::tempdir().unwrap();
+    let rootfs = directory.path().join("rootfs");
+    let missing = directory.path().join("missing");
+    isolated(|| {
+        let mounts = [
+            request("tmpfs", "tmpfs", &["size=1m"]),
+            request("bind", missing.to_str().unwrap(), &["bind"]),
+        ];
+        let error = mount(&mounts, &rootfs).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::NOENT));
+        assert!(
+            error.to_string().contains(missing.to_str().unwrap()),
+            "{error}"
+        );
+        assert!(table(&rootfs).is_empty());
+    });
+}
+
+#[test]
+fn a_target_stays_below_the_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let (rootfs, outside) = (
+        directory.path().join("rootfs"),
+        directory.path().join("outside"),
+    );
+    fs::create_dir_all(rootfs.join("inside")).unwrap();
+    fs::create_dir(rootfs.join("outside")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    symlink("../../../outside", rootfs.join("link")).unwrap();
+    isolated(|| {
+        let mut inside = request("tmpfs", "tmpfs", &["ro", "rslave"]);
+        inside.target = "/inside".into();
+        let mut link = request("bind", rootfs.to_str().unwrap(), &["bind", "ro"]);
+        link.target = "link".into();
+        mount(&[inside, link], &rootfs).unwrap();
+        assert!(table(&outside).is_empty());
+        assert!(table(&rootfs.join("inside"))[0].contains(" ro,"));
+        assert!(table(&rootfs.join("outside"))[0].contains(" ro,"));
+        // The root itself is no mount: what is below is found all the same.
+        unmount(&rootfs).unwrap();
+        assert!(table(&rootfs).is_empty());
+    });
+}
+
+#[test]
+fn everything_below_and_everything_stacked_is_unmounted() {
+    let directory = tempfile::tempdir().unwrap();
+    let rootfs = directory.path().join("a b");
+    isolated(|| {
+        for _ in 0..3 {
+            mount(&[request("tmpfs", "tmpfs", &[])], &rootfs).unwrap();
+        }
+        for path in ["x", "x/y", "x/y/z", "w"] {
+            let path = rootfs.join(path);
+            fs::create_dir_all(&path).unwrap();
+            sys::mount::mount(Some("t"), &path, Some("tmpfs"), 0, None).unwrap();
+        }
+        let begin = Instant::now();
+        unmount(&rootfs).unwrap();
+        assert!(table(&rootfs).is_empty());
+        assert!(begin.elapsed() < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn a_busy_mount_is_waited_for_and_at_last_detached() {
+    let directory = tempfile::tempdir().unwrap();
+    let rootfs = directory.path().join("rootfs");
+    isolated(|| {
+        mount(&[request("tmpfs", "tmpfs", &[])], &rootfs).unwrap();
+        let user = fs::File::create(rootfs.join("file")).unwrap();
+        let error = unmount_within(&rootfs, WhenBusy::Fail, 2).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::BUSY));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(80));
+                drop(user);
+            });
+            unmount(&rootfs).unwrap();
+        });
+        assert!(table(&rootfs).is_empty());
+        // The same for one that is below what is no mount.
+        let below = rootfs.join("below");
+        fs::create_dir(&below).unwrap();
+        sys::mount::mount(Some("t"), &below, Some("tmpfs"), 0, None).unwrap();
+        let user = fs::File::create(below.join("file")).unwrap();
+        let error = unmount_within(&rootfs, WhenBusy::Fail, 2).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::BUSY));
+        unmount_within(&rootfs, WhenBusy::Detach, 2).unwrap();
+        assert!(table(&rootfs).is_empty());
+        drop(user);
+        mount(&[request("tmpfs", "tmpfs", &[])], &rootfs).unwrap();
+        let _user = fs::File::create(rootfs.join("file")).unwrap();
+        unmount_within(&rootfs, WhenBusy::Detach, 2).unwrap();
+        assert!(table(&rootfs).is_empty());
+    });
+}
+
+#[test]
+fn a_symlink_instead_of_the_root_is_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (rootfs, other) = (
+        directory.path().join("rootfs"),
+        directory.path().join("other"),
+    );
+    symlink(&other, &rootfs).unwrap();
+    isolated(|| {
+        mount(&[request("tmpfs", "tmpfs", &[])], &other).unwrap();
+        fs::create_dir(other.join("x")).unwrap();
+        sys::mount::mount(Some("t"), other.join("x"), Some("tmpfs"), 0, None).unwrap();
+        unmount(&rootfs).unwrap();
+        assert_eq!(table(&other).len(), 2);
+    });
+}
+
+#[test]
+fn layers_are_split_and_escaped_as_overlay_reads_them() {
+    assert_eq!(split_layers(r"/a\:b:/c\\d"), ["/a:b", r"/c\d"]);
+    assert_eq!(escape_layer(r"a:b\,"), r"a\:b\\\,");
+    let paths = [
+        "/s/1/fs".to_owned(),
+        "/s/12/fs".to_owned(),
+        "/s/13".to_owned(),
+    ];
+    assert_eq!(common_directory(&paths), "/s/");
+    assert_eq!(common_directory(&paths[..1]), "/s/1/");
+    assert_eq!(common_directory(&["/".to_owned(), "/a".to_owned()]), "");
+}

@@ -25,12 +25,8 @@ pub(super) fn read_only(builder: &Builder, mount: &OwnedFd) -> Result<(), Cause>
 
 /// Makes a path read-only by mounting it on itself. What is mounted below stays as it is.
 pub(super) fn read_only_path(builder: &Builder, path: &Path) -> Result<(), Error> {
-    let failed = |cause| Error::Path {
-        attempt: "error making path read-only",
-        path: path.to_owned(),
-        cause,
-    };
-    let Some(target) = open_if_there(builder, path).map_err(failed)? else {
+    let failed = || Error::path("error making path read-only", path);
+    let Some(target) = open_if_there(builder, path).map_err(failed())? else {
         return Ok(());
     };
     (|| {
@@ -52,7 +48,7 @@ pub(super) fn read_only_path(builder: &Builder, path: &Path) -> Result<(), Error
         let mount = builder.bind(source, Flags::default(), &target)?;
         builder.set_attributes(&mount, change)
     })()
-    .map_err(failed)
+    .map_err(failed())
 }
 
 /// Hides paths: files behind `/dev/null`, directories behind one empty read-only directory that
@@ -61,11 +57,8 @@ pub(super) fn mask(builder: &Builder, paths: &[PathBuf]) -> Result<(), Error> {
     let mut null = None;
     let mut empty = None;
     for path in paths {
-        mask_one(builder, path, &mut null, &mut empty).map_err(|cause| Error::Path {
-            attempt: "error masking path",
-            path: path.clone(),
-            cause,
-        })?;
+        mask_one(builder, path, &mut null, &mut empty)
+            .map_err(Error::path("error masking path", path))?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use super::options::Flags;
 use crate::resolve::{Links, Root};
 
 /// `DEVPTS_SUPER_MAGIC`.
-const DEVPTS: i64 = 0x1cd1;
+const DEVPTS: rustix::fs::FsWord = 0x1cd1;
 
 /// Makes a pseudo-terminal in the current root, which must be a container's: its master and slave.
 ///
@@ -52,17 +52,12 @@ fn open() -> Result<(OwnedFd, OwnedFd), Cause> {
 
 fn is_devpts(fd: &OwnedFd) -> Result<bool, Cause> {
     let fs = rustix::fs::fstatfs(fd).call("fstatfs", || "terminal")?;
-    Ok(i64::from(fs.f_type) == DEVPTS)
+    Ok(fs.f_type == DEVPTS)
 }
 
 /// Mounts a terminal on `/dev/console`.
 pub(super) fn mount(builder: &Builder, slave: BorrowedFd<'_>) -> Result<(), Error> {
     let path = Path::new("/dev/console");
-    let failed = |cause| Error::Path {
-        attempt: "error mounting terminal on",
-        path: path.into(),
-        cause,
-    };
     (|| {
         let target = builder.target(path, Shape::File, Links::Refuse)?;
         builder.bind(
@@ -72,5 +67,5 @@ pub(super) fn mount(builder: &Builder, slave: BorrowedFd<'_>) -> Result<(), Erro
         )?;
         Ok(())
     })()
-    .map_err(failed)
+    .map_err(Error::path("error mounting terminal on", path))
 }

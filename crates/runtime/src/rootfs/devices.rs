@@ -25,19 +25,12 @@ pub(super) fn make(builder: &Builder, devices: &[Device]) -> Result<(), Error> {
     let dev = builder
         .root()
         .mkdir_all(dev_path, 0o755.into(), Links::Refuse)
-        .map_err(|e| failed(dev_path, e.into()))?;
+        .map_err(|e| Error::device(dev_path)(e.into()))?;
     for device in devices {
-        node(builder, &dev, device).map_err(|cause| failed(&device.path, cause))?;
+        node(builder, &dev, device).map_err(Error::device(&device.path))?;
     }
-    ptmx(&dev).map_err(|e| failed(Path::new("/dev/ptmx"), e.into()))?;
+    ptmx(&dev).map_err(|e| Error::device(Path::new("/dev/ptmx"))(e.into()))?;
     links(&dev)
-}
-
-fn failed(path: &Path, cause: Cause) -> Error {
-    Error::Device {
-        path: path.to_owned(),
-        cause,
-    }
 }
 
 fn node(builder: &Builder, dev: &OwnedFd, device: &Device) -> Result<(), Cause> {
@@ -170,7 +163,7 @@ fn links(dev: &OwnedFd) -> Result<(), Error> {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => {
                 let error = sys::Error::new("symlinkat", format!("{target:?}, {name:?}"), errno);
-                return Err(failed(&Path::new("/dev").join(name), error.into()));
+                return Err(Error::device(&Path::new("/dev").join(name))(error.into()));
             }
         }
     }

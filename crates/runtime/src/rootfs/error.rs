@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What can go wrong with a root file system: the step, the object, the cause.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sys::Errno;
 
@@ -28,47 +28,37 @@ impl PlanError {
 
 /// A step of setting up the root file system failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+#[error("{attempt}: {cause}")]
+pub struct Error {
+    attempt: Attempt,
+    #[source]
+    cause: Box<Cause>,
+}
+
+/// What was attempted.
+#[derive(Debug)]
+enum Attempt {
     /// One of the mounts.
-    #[error("error mounting {from:?} to rootfs at {destination:?}: {cause}")]
-    Mount {
-        /// What was to be mounted.
-        from: String,
-        /// Where in the container.
-        destination: PathBuf,
-        /// Why it failed.
-        #[source]
-        cause: Cause,
-    },
+    Mount { from: String, destination: PathBuf },
     /// A device node or a link below `/dev`.
-    #[error("error creating device {path:?}: {cause}")]
-    Device {
-        /// The node in the container.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        cause: Cause,
-    },
-    /// Some other path in the container.
-    #[error("{attempt} {path:?}: {cause}")]
-    Path {
-        /// What was attempted.
-        attempt: &'static str,
-        /// The path in the container.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        cause: Cause,
-    },
+    Device(PathBuf),
+    /// Something on another path of the container.
+    Path(&'static str, PathBuf),
     /// A step that is about the root as a whole.
-    #[error("{attempt}: {cause}")]
-    Step {
-        /// What was attempted.
-        attempt: &'static str,
-        /// Why it failed.
-        #[source]
-        cause: Cause,
-    },
+    Step(&'static str),
+}
+
+impl std::fmt::Display for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mount { from, destination } => {
+                write!(f, "error mounting {from:?} to rootfs at {destination:?}")
+            }
+            Self::Device(path) => write!(f, "error creating device {path:?}"),
+            Self::Path(attempt, path) => write!(f, "{attempt} {path:?}"),
+            Self::Step(attempt) => f.write_str(attempt),
+        }
+    }
 }
 
 /// Why a step failed.
@@ -94,16 +84,41 @@ pub enum Cause {
 impl Error {
     /// The error number, if a system call failed.
     pub fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::Mount { cause, .. }
-            | Self::Device { cause, .. }
-            | Self::Path { cause, .. }
-            | Self::Step { cause, .. } => cause.errno(),
+        self.cause.errno()
+    }
+
+    pub(super) fn mount(from: String, destination: &Path) -> impl FnOnce(Cause) -> Self {
+        let attempt = Attempt::Mount {
+            from,
+            destination: destination.to_owned(),
+        };
+        move |cause| Self {
+            attempt,
+            cause: Box::new(cause),
         }
     }
 
-    pub(crate) fn step(attempt: &'static str) -> impl FnOnce(Cause) -> Self {
-        move |cause| Self::Step { attempt, cause }
+    pub(super) fn device(path: &Path) -> impl FnOnce(Cause) -> Self {
+        let attempt = Attempt::Device(path.to_owned());
+        move |cause| Self {
+            attempt,
+            cause: Box::new(cause),
+        }
+    }
+
+    pub(super) fn path(attempt: &'static str, path: &Path) -> impl FnOnce(Cause) -> Self {
+        let attempt = Attempt::Path(attempt, path.to_owned());
+        move |cause| Self {
+            attempt,
+            cause: Box::new(cause),
+        }
+    }
+
+    pub(super) fn step(attempt: &'static str) -> impl FnOnce(Cause) -> Self {
+        move |cause| Self {
+            attempt: Attempt::Step(attempt),
+            cause: Box::new(cause),
+        }
     }
 }
 

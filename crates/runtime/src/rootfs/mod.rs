@@ -172,11 +172,8 @@ impl Prepared {
     /// The call that failed.
     pub fn finalize(&mut self) -> Result<(), Error> {
         for (path, mount) in self.read_only_later.drain(..) {
-            after::read_only(&self.builder, &mount).map_err(|cause| Error::Path {
-                attempt: "error remounting read-only",
-                path,
-                cause,
-            })?;
+            after::read_only(&self.builder, &mount)
+                .map_err(Error::path("error remounting read-only", &path))?;
         }
         if self.readonly {
             after::read_only(&self.builder, &self.builder.root)
@@ -285,12 +282,8 @@ fn make_parent_private(root: &Path) -> Result<(), sys::Error> {
 }
 
 fn failed_path(attempt: &'static str, path: &Path, source: sys::Error) -> Error {
-    Error::Path {
-        attempt,
-        path: path.to_owned(),
-        cause: source.into(),
-    }
+    Error::path(attempt, path)(source.into())
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

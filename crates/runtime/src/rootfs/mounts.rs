@@ -27,14 +27,13 @@ pub(super) enum Done {
 
 /// Mounts one of the specification's mounts.
 pub(super) fn mount(builder: &Builder, mount: &Mount) -> Result<Done, Error> {
-    steps(builder, mount).map_err(|cause| Error::Mount {
-        from: match &mount.kind {
+    steps(builder, mount).map_err(|cause| {
+        let from = match &mount.kind {
             Kind::Filesystem(f) | Kind::Cgroup { filesystem: f, .. } => f.source.clone(),
             Kind::Bind { source, .. } => source.to_string_lossy().into_owned(),
             Kind::Remount(_) => String::new(),
-        },
-        destination: mount.destination.clone(),
-        cause,
+        };
+        Error::mount(from, &mount.destination)(cause)
     })
 }
 

@@ -16,6 +16,7 @@ use super::*;
 mod attacks;
 mod devices;
 mod mounts;
+mod process;
 mod whole;
 
 /// What kernels can do: everything, no `mount_setattr`, no mounts as descriptors either.
@@ -26,7 +27,7 @@ const KERNELS: [&[Feature]; 3] = [
 ];
 
 /// Runs in a thread with its own mount namespace, working directory, root and umask.
-pub(super) fn isolated<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn isolated<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     assert!(rustix::process::geteuid().is_root(), "this test needs root");
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

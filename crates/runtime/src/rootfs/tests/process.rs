@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A process as the shim starts it: alone, first of its PID namespace, in new namespaces.
+
+use super::*;
+
+const CHILD: &str = "ROOTFS_TEST_CHILD";
+
+#[test]
+fn the_first_process_of_new_namespaces_sees_only_its_own() {
+    if std::env::var_os(CHILD).is_some() {
+        return child();
+    }
+    // Without the name of the crate: this test again.
+    let module = module_path!().split_once("::").unwrap().1;
+    let name = format!("{module}::the_first_process_of_new_namespaces_sees_only_its_own");
+    let output = std::process::Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "unchanged",
+            "--pid",
+            "--ipc",
+            "--uts",
+            "--net",
+        ])
+        .args(["--cgroup", "--fork"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}
+
+fn child() {
+    assert_eq!(std::process::id(), 1);
+    let bundle = Bundle::new();
+    let plan = bundle.plan(default_mounts(), default_linux());
+    for missing in KERNELS {
+        isolated(|| {
+            let before = descriptors();
+            let prepared = enter_with(&plan, MountApi::without(missing)).unwrap();
+            let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+                entry
+                    .unwrap()
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse::<u32>().ok())
+            });
+            assert_eq!(processes.collect::<Vec<_>>(), [1]);
+            let devices = fs::read_dir("/sys/class/net").unwrap();
+            let names: Vec<_> = devices.map(|entry| entry.unwrap().file_name()).collect();
+            assert!(names.iter().all(|name| name != "eth0"), "{names:?}");
+            // Ours to set, and a private procfs can, although /proc/sys is read-only.
+            let name = "net.ipv4.ip_unprivileged_port_start";
+            let error = prepared
+                .procfs()
+                .write_sysctl(name, "79")
+                .map_err(|e| e.errno());
+            let private = Procfs::default();
+            private.write_sysctl(name, "80").unwrap();
+            let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+            assert_eq!(fs::read_to_string(path).unwrap(), "80\n");
+            assert!(
+                matches!(error, Ok(()) | Err(Some(Errno::XDEV))),
+                "{error:?}"
+            );
+            let (master, slave) = open_console().unwrap();
+            prepared.mount_console(slave.as_fd()).unwrap();
+            // Whatever is open is closed by execve(2), and all of ours before that.
+            for number in descriptors()
+                .into_iter()
+                .filter(|number| !before.contains(number))
+            {
+                let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}"));
+                let Ok(info) = info else { continue };
+                let flags = info
+                    .lines()
+                    .find_map(|line| line.strip_prefix("flags:\t"))
+                    .unwrap();
+                let flags = u32::from_str_radix(flags, 8).unwrap();
+                assert!(flags & 0o2_000_000 != 0, "{number}: {info}");
+            }
+            drop((prepared, private, master, slave));
+            assert_eq!(descriptors(), before);
+        });
+    }
+}
+
+fn descriptors() -> Vec<u32> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap();
+    let names = entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let mut numbers: Vec<u32> = names.collect();
+    numbers.sort_unstable();
+    numbers
+}

@@ -6,6 +6,7 @@
 //!
 //! | module      | what                                                              |
 //! |-------------|-------------------------------------------------------------------|
+//! | [`bpf`]       | device programs of cgroup v2                                      |
 //! | [`daemon`]    | `posix_spawn(3)` of the server                                    |
 //! | [`error`]   | a failed call with its arguments and errno                        |
 //! | [`exec`]    | `execve(2)`, `_exit(2)`                                           |
@@ -22,6 +23,7 @@
 //! | [`spawn`]   | `clone3(2)` + `execveat(2)` without copying memory                |
 //! | [`wait`]    | `waitid(2)` for any child                                         |
 
+pub mod bpf;
 pub mod daemon;
 pub mod error;
 pub mod exec;

@@ -21,6 +21,9 @@ use stdio::{DataPath, Drive, Owner, ProcessIo, Request, Stream, Terminal};
 
 const ROUNDS: usize = 5;
 
+/// Sends so many MiB.
+type Way = fn(usize) -> Outcome;
+
 struct Outcome {
     elapsed: Duration,
     cpu: Duration,
@@ -31,7 +34,7 @@ fn main() {
         .nth(1)
         .and_then(|n| n.parse().ok())
         .unwrap_or(256);
-    let ways: [(&str, fn(usize) -> Outcome); 6] = [
+    let ways: [(&str, Way); 6] = [
         ("pipe, nobody between", plain_pipe),
         ("FIFO, direct", |mib| fifo(mib, DataPath::Direct)),
         ("FIFO, relayed", |mib| fifo(mib, DataPath::Relayed)),

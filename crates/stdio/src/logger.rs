@@ -24,6 +24,8 @@ pub(crate) const READY_LIMIT: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(1);
 /// Between `SIGTERM` and `SIGKILL`. Loggers count on at least ten seconds to clean up.
 const TERM_LIMIT: Duration = Duration::from_secs(12);
+/// After `SIGKILL`.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
 
 /// A running logger: a child of ours.
 #[derive(Debug)]
@@ -78,8 +80,8 @@ impl Logger {
 
     fn kill(self) {
         self.signal(Signal::KILL);
-        // A failure means that somebody else has reaped it.
-        let _ = reaper::wait_for(self.pid, &self.pidfd);
+        // One that hangs in the kernel is left to the reaper.
+        self.ends_within(KILL_LIMIT);
     }
 
     /// Waits for its end.
@@ -110,7 +112,7 @@ impl LoggerEnd {
         Self { logger }
     }
 
-    /// Waits for the logger to end, with emphasis if it does not: at most 13 s. Not for the
+    /// Waits for the logger to end, with emphasis if it does not: at most 14 s. Not for the
     /// reactor. Dropped instead, the logger is sent `SIGTERM` and left alone.
     pub fn finish(self) {
         if self.logger.ends_within(GRACE) {

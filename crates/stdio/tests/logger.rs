@@ -145,14 +145,14 @@ fn a_missing_logger_is_an_error_with_its_cause() {
     assert!(cause.ends_with("no such file or directory"), "{cause}");
 }
 
-#[test]
-fn a_terminal_goes_to_a_logger_too() {
-    let script = Script::new("binary", GOOD);
-    let request = Request {
-        terminal: stdio::Terminal::Yes,
-        ..script.request()
-    };
-    let (mut io, _) = stdio::open(&request).unwrap();
+/// Shows `text` on a terminal, exits, and drains.
+fn show(request: &Request<'_>, text: &[u8]) -> Reactor {
+    let terminal = stdio::Terminal::Yes;
+    let (mut io, _) = stdio::open(&Request {
+        terminal,
+        ..*request
+    })
+    .unwrap();
     let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
     let master = rustix::pty::openpt(flags).unwrap();
     rustix::pty::unlockpt(&master).unwrap();
@@ -161,16 +161,32 @@ fn a_terminal_goes_to_a_logger_too() {
     let slave = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).unwrap();
     io.attach_console(master).unwrap();
     let mut reactor = Reactor::new(io);
-    rustix::io::write(&slave, b"hello\n").unwrap();
+    rustix::io::write(&slave, text).unwrap();
     drop(slave);
     reactor.process_exited();
     reactor.run_until("drained", |reactor| reactor.io.drained());
+    reactor
+}
+
+#[test]
+fn a_terminal_goes_to_a_logger_too() {
+    let script = Script::new("binary", GOOD);
+    let mut reactor = show(&script.request(), b"hello\n");
     reactor.run_until("logger's end", |_| script.output("done") == "yes\n");
     assert_eq!(script.output("out.log"), "hello\r\n");
-    assert!(reactor.io.cut().is_none_or(|end| {
+    if let Some(end) = reactor.io.cut() {
         end.finish();
-        true
-    }));
+    }
+}
+
+#[test]
+fn a_terminal_goes_to_a_log_file_too() {
+    let fifos = Fifos::new();
+    let path = fifos.path("log");
+    let uri = format!("file://{}", text(&path));
+    let mut reactor = show(&file_request(&uri), b"hello\n");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "hello\r\n");
+    reactor.run_until("told by an event", |r| r.done.contains(&Stream::Stdout));
 }
 
 fn file_request(uri: &str) -> Request<'_> {

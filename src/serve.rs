@@ -23,7 +23,11 @@ const LOG: &str = "log";
 
 /// Serves until told to end.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
-    let ready = args.ready_fd.map(inherit::take).transpose().map_err(Error::Setup)?;
+    let ready = args
+        .ready_fd
+        .map(inherit::take)
+        .transpose()
+        .map_err(Error::Setup)?;
     // Kept to the end: an error of the service is told on it, too.
     let report = ready.as_ref().and_then(|pipe| pipe.try_clone().ok());
     let done = become_shim(args).and_then(|()| serve(args, ready));
@@ -39,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
 
 /// Makes this process a shim, before there is a second thread or a descriptor of anybody.
 fn become_shim(args: &Args) -> Result<(), Error> {
+    sys::daemon::settle();
     sys::memory::keep_small();
     // The name is for people only: the server works without.
     let _ = rustix::thread::set_name(PROCESS_NAME);

@@ -142,6 +142,9 @@ fn the_server_is_a_process_of_its_own_with_nothing_inherited() {
         assert_eq!(link(&format!("fd/{fd}")), "/dev/null");
     }
     assert!(link("fd/3").starts_with("socket:"));
+    let status = fs::read_to_string(format!("{proc}/status")).unwrap();
+    // SIGPIPE, which Rust ignores, and nothing that a container would inherit besides.
+    assert!(status.contains("SigIgn:\t0000000000001000\n"), "{status}");
     let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     assert_eq!(fields[2], container.server().to_string(), "process group");
@@ -348,6 +351,44 @@ fn debug_adds_a_second_socket() {
     assert_eq!(mode(&debug), 0o600);
     let link = fs::read_link(format!("/proc/{}/fd/4", container.server())).unwrap();
     assert!(link.to_str().unwrap().starts_with("socket:"));
+}
+
+#[test]
+fn the_server_logs_to_the_fifo_and_does_not_mind_a_full_one() {
+    use std::io::Read as _;
+    let mut container = Container::new(Containerd::V2_0);
+    let log = container.bundle.join("log");
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, &log, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let mut options = fs::OpenOptions::new();
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    let mut fifo = options.read(true).write(true).open(&log).unwrap();
+    while std::io::Write::write(&mut fifo, &[b'\n'; 4096]).is_ok() {}
+    container.flags.push("-debug");
+    container.started();
+
+    // Make room; whatever the server says next arrives.
+    let mut text = Vec::new();
+    let mut drain = || {
+        let mut buffer = [0; 65_536];
+        while let Ok(n @ 1..) = fifo.read(&mut buffer) {
+            text.extend_from_slice(&buffer[..n]);
+        }
+    };
+    drain();
+    container.kill();
+    container.started();
+    drain();
+    let text = String::from_utf8(text).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.contains("msg=serving"))
+        .unwrap();
+    assert!(line.starts_with("time=\""), "{line}");
+    let id = &container.id;
+    let end = format!(" level=debug msg=serving runtime=io.containerd.rust.v2 container={id}");
+    assert!(line.ends_with(&end), "{line}");
 }
 
 #[test]

@@ -63,6 +63,29 @@ impl Daemon<'_> {
     }
 }
 
+/// To be called by the program that was executed: undoes what `posix_spawn` has left behind.
+///
+/// The C library ignores its own two signals while it shares our memory, and does not take that
+/// back before `execve(2)`. Ignored signals are inherited, so every container would have them.
+pub fn settle() {
+    // The kernel's struct sigaction: default action, no flags, empty mask, on every architecture.
+    let default = [0u64; 4];
+    for signal in [32, 33] {
+        // SAFETY: the structure is not larger than what is given, and lives through the call.
+        // The C library refuses these signals in its own function; it sets their handlers itself
+        // when it first needs them, which cannot have been yet.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null::<u64>(),
+                8usize,
+            )
+        };
+    }
+}
+
 /// A NULL-terminated array of the strings, which it must not outlive.
 fn pointers(strings: &[CString]) -> Vec<*mut c_char> {
     strings

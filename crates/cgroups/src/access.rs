@@ -62,10 +62,21 @@ pub(crate) fn read(dir: impl AsFd, path: &str) -> Result<String> {
 
 /// Writes `value` to a file with one `write(2)`, which is how the kernel takes a setting.
 pub(crate) fn write(dir: impl AsFd, path: &str, value: &str) -> Result<()> {
+    write_each(dir, path, [value])
+}
+
+/// Writes the values to one file, each with a `write(2)` of its own.
+pub(crate) fn write_each<'a>(
+    dir: impl AsFd,
+    path: &str,
+    values: impl IntoIterator<Item = &'a str>,
+) -> Result<()> {
     let file = open(dir, path, OFlags::WRONLY)?;
-    rustix::io::write(&file, value.as_bytes())
-        .call("write", || format!("{path:?}, {value:?}"))
-        .map(drop)
+    for value in values {
+        rustix::io::write(&file, value.as_bytes())
+            .call("write", || format!("{path:?}, {value:?}"))?;
+    }
+    Ok(())
 }
 
 /// Whether the failure means that the cgroup does not exist any more.

@@ -52,6 +52,34 @@ pub enum Error {
         /// Content of its `cgroup.type`.
         kind: String,
     },
+    /// What the rules or limits need is not to be had on this machine, or not for this cgroup.
+    #[error("cgroup controller {controller:?} is not available")]
+    NoController {
+        /// Its name.
+        controller: String,
+    },
+    /// A device number that the kernel takes for "any".
+    #[error("{number} is no device number")]
+    DeviceNumber {
+        /// As it was given.
+        number: u32,
+    },
+    /// A device rule that would have to be an exception from an exception.
+    #[error("device rule {rule:?} cannot make a hole in rule {wide:?}")]
+    DeviceHole {
+        /// The rule.
+        rule: String,
+        /// What came before it.
+        wide: String,
+    },
+    /// A `devices.list` that is not as it should be.
+    #[error("device list of cgroup {path} {reason}")]
+    DeviceList {
+        /// The directory.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A file operation on a cgroup failed.
     #[error("{attempt} cgroup {path}: {source}")]
     Access {

@@ -12,6 +12,9 @@
 //! | `processes`  | who is in there                                                 |
 //! | `kill`       | SIGKILL to all of them                                          |
 //! | `remove`     | removing the directories and what the container made below      |
+//! | [`devices`]  | which devices a container may use                               |
+//! | `device_list`| ... on v1, as lines in files                                    |
+//! | `device_program`| ... on v2, as a program                                      |
 //! | [`shim`]     | the shim's own cgroup                                           |
 //! | `access`     | files below a hierarchy's root, opened so that nothing escapes  |
 //! | `tree`       | walking a subtree that its owner may change meanwhile           |
@@ -21,11 +24,13 @@
 //! | feature       | since | for                  | without it                           |
 //! |---------------|-------|----------------------|--------------------------------------|
 //! | `cgroup.kill` | 5.14  | killing all at once  | freeze, pidfds, thaw, look again     |
+//! | uncounted BPF | 5.11  | device programs      | `RLIMIT_MEMLOCK` lifted to load them |
 //!
 //! Nothing here caches descriptors for a container but one: its cgroup v2 directory, which
 //! `clone3(2)` wants. Files are reached from the descriptor of the hierarchy's root.
 
 pub mod cgroup;
+pub mod devices;
 pub mod error;
 pub mod layout;
 pub mod record;
@@ -35,6 +40,8 @@ mod access;
 mod controllers;
 mod cpuset;
 mod create;
+mod device_list;
+mod device_program;
 mod kill;
 mod mountinfo;
 mod processes;
@@ -42,6 +49,7 @@ mod remove;
 mod tree;
 
 pub use cgroup::Cgroup;
+pub use devices::DeviceRules;
 pub use error::{Error, Result};
 pub use layout::{Hierarchy, Kind, Layout, Mode};
 pub use record::Record;

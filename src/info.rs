@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `-v` and `-info`: what this program is and what its runtime supports.
 //!
-//! containerd decides by the features what it may ask for: recursively read-only mounts need
-//! `rro` among the mount options, user namespaces need `user` and id-mapped mounts. Whatever is
-//! listed here is implemented; what is not, is not listed.
+//! containerd runs `-info` once for each runtime handler, and again before every container that
+//! has id-mapped mounts.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -13,11 +12,10 @@ use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use options::Options;
 use protobuf::Message as _;
 use protobuf::well_known_types::any::Any;
-use serde_json::{Value, json};
 
-use crate::RUNTIME;
 use crate::bootstrap::InputError;
 use crate::error::Error;
+use crate::{RUNTIME, features};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const REVISION: &str = env!("SHIM_REVISION");
@@ -63,142 +61,13 @@ pub(crate) fn run(input: impl Read) -> Result<Vec<u8>, Error> {
     info.options = given.into();
     info.features = Some(Any {
         type_url: FEATURES.to_owned(),
-        value: features().to_string().into_bytes(),
+        value: features::document().to_string().into_bytes(),
         ..Any::default()
     })
     .into();
     // Encoding into memory fails only for a message without a size: none of ours.
     Ok(info.write_to_bytes().unwrap_or_default())
 }
-
-/// The features document of the OCI runtime specification.
-fn features() -> Value {
-    json!({
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.3.0",
-        "hooks": [
-            "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
-            "poststop",
-        ],
-        "mountOptions": MOUNT_OPTIONS,
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": CAPABILITIES,
-            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true },
-            "seccomp": {
-                "enabled": true,
-                "actions": [
-                    "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                    "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE",
-                    "SCMP_ACT_TRAP",
-                ],
-                "operators": [
-                    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
-                    "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
-                ],
-            },
-            "apparmor": { "enabled": true },
-            "selinux": { "enabled": true },
-            "mountExtensions": { "idmap": { "enabled": true } },
-        },
-        "potentiallyUnsafeConfigAnnotations": [],
-    })
-}
-
-/// Options of a mount that are not handed to the file system.
-const MOUNT_OPTIONS: &[&str] = &[
-    "acl",
-    "async",
-    "atime",
-    "bind",
-    "defaults",
-    "dev",
-    "diratime",
-    "dirsync",
-    "exec",
-    "idmap",
-    "iversion",
-    "lazytime",
-    "loud",
-    "mand",
-    "noatime",
-    "nodev",
-    "nodiratime",
-    "noexec",
-    "noiversion",
-    "nolazytime",
-    "nomand",
-    "norelatime",
-    "nostrictatime",
-    "nosuid",
-    "nosymfollow",
-    "private",
-    "rbind",
-    "relatime",
-    "remount",
-    "ridmap",
-    "ro",
-    "rprivate",
-    "rro",
-    "rshared",
-    "rslave",
-    "runbindable",
-    "rw",
-    "shared",
-    "silent",
-    "slave",
-    "strictatime",
-    "suid",
-    "symfollow",
-    "sync",
-    "tmpcopyup",
-    "unbindable",
-];
-
-/// Every capability that Linux has.
-const CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 #[cfg(test)]
 mod tests {
@@ -216,14 +85,14 @@ mod tests {
             (RUNTIME, VERSION)
         );
         assert_eq!(info.features.type_url, FEATURES);
-        let features: Value = serde_json::from_slice(&info.features.value).unwrap();
-        let has = |list: &Value, item: &str| list.as_array().unwrap().contains(&item.into());
-        assert!(has(&features["mountOptions"], "rro"));
-        assert!(has(&features["linux"]["namespaces"], "user"));
-        assert_eq!(
-            features["linux"]["mountExtensions"]["idmap"]["enabled"],
-            true
+        let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
+        assert!(
+            features["mountOptions"]
+                .as_array()
+                .unwrap()
+                .contains(&"rro".into())
         );
+        assert!(features["linux"].is_object());
         assert!(info.options.is_none());
     }
 

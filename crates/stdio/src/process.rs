@@ -223,7 +223,8 @@ impl ProcessIo {
     /// The process has exited: who reads a FIFO that it wrote to directly sees the end, and a
     /// terminal is drained, then its reader sees the end.
     ///
-    /// `Again`: call [`drive`](Self::drive) of [`Stream::Stdout`] soon, as there.
+    /// What it returns is [`Stream::Stdout`]'s, as from [`drive`](Self::drive). Ask
+    /// [`drained`](Self::drained) right after, and after each `drive` from now on.
     pub fn process_exited(&mut self) -> Drive {
         self.exited = true;
         match self.terminal {
@@ -257,8 +258,8 @@ impl ProcessIo {
             .map_err(Error::from)
     }
 
-    /// Whether no more output will flow through us: asked after the exit. Once true, an event has
-    /// said so ([`drive`](Self::drive) was called for it).
+    /// Whether no more output will flow through us: asked after the exit. It becomes true by an
+    /// event at the latest, that is with a [`drive`](Self::drive).
     pub fn drained(&self) -> bool {
         self.stdout.is_drained() && self.stderr.is_drained()
     }

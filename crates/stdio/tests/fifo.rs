@@ -203,7 +203,7 @@ fn a_client_is_told_that_nobody_reads_its_input_any_more() {
         let fifos = Fifos::new();
         let (mut reactor, child) = Reactor::open(&fifos.request(path));
         let mut input = client(&fifos.stdin, OFlags::WRONLY);
-        let mut process = container(child.unwrap(), "exec <&-; sleep 60");
+        let mut process = container(child.unwrap(), "exec sleep 60 <&-");
         if path == DataPath::Relayed {
             // Without a byte from the client.
             reactor.run_until("stdin over", |r| r.done.contains(&Stream::Stdin));

@@ -85,7 +85,7 @@ fn a_logger_with_a_backlog_is_given_time_at_the_end() {
 fn a_logger_that_does_not_end_is_terminated() {
     let script = Script::new(
         "binary",
-        "trap 'echo term >out.log; exit' TERM; exec 5>&-; sleep 60 & wait",
+        "trap 'echo term >out.log; kill $!; exit' TERM; exec 5>&-; sleep 60 & wait",
     );
     let (mut reactor, _child) = Reactor::open(&script.request());
     let start = Instant::now();

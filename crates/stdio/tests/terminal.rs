@@ -144,7 +144,7 @@ fn a_terminal_that_is_closed_and_opened_again_goes_on() {
 #[test]
 fn close_io_hangs_the_terminal_up_only_when_the_client_has_closed_too() {
     let fifos = Fifos::new();
-    let script = "while read x; do echo $x; done; sleep 60";
+    let script = "while read x; do echo $x; done; exec sleep 60";
     let (mut reactor, mut process) = start(&request(&fifos), script);
     let output = read_all(client(&fifos.stdout, OFlags::RDONLY));
     let mut input = client(&fifos.stdin, OFlags::WRONLY);

@@ -214,7 +214,12 @@ impl Reactor {
     }
 
     fn drive(&mut self, stream: Stream) {
-        match self.io.drive(stream) {
+        let drive = self.io.drive(stream);
+        self.note(stream, drive);
+    }
+
+    fn note(&mut self, stream: Stream, drive: Drive) {
+        match drive {
             Drive::Again => self.again.push(stream),
             Drive::Idle => {}
             Drive::Done => self.done.push(stream),
@@ -222,9 +227,8 @@ impl Reactor {
     }
 
     pub(crate) fn process_exited(&mut self) {
-        if self.io.process_exited() == Drive::Again {
-            self.again.push(Stream::Stdout);
-        }
+        let drive = self.io.process_exited();
+        self.note(Stream::Stdout, drive);
     }
 
     pub(crate) fn run_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {

@@ -4,6 +4,8 @@
 /// What we need of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MountInfo<'a> {
+    /// Its id.
+    pub(crate) id: &'a str,
     /// Which directory of the file system is mounted.
     pub(crate) root: String,
     /// Where.
@@ -16,10 +18,13 @@ impl<'a> MountInfo<'a> {
     /// Parses a line: `36 35 98:0 /root /mount/point opts tag:1 … - fstype source superopts`.
     pub(crate) fn parse(line: &'a str) -> Option<Self> {
         let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
+        let mut fields = mount.split(' ');
+        let id = fields.next()?;
+        let mut fields = fields.skip(2);
         let (root, mount_point) = (fields.next()?, fields.next()?);
         let fstype = filesystem.split(' ').next()?;
         Some(Self {
+            id,
             root: unescape(root),
             mount_point: unescape(mount_point),
             fstype,
@@ -65,7 +70,10 @@ mod tests {
     fn a_line_is_parsed_and_unescaped() {
         let line = r"36 35 98:0 /a /mnt\040x/y rw,noatime master:1 shared:2 - ext3 /dev/root rw";
         let info = MountInfo::parse(line).unwrap();
-        assert_eq!((info.root.as_str(), info.fstype), ("/a", "ext3"));
+        assert_eq!(
+            (info.id, info.root.as_str(), info.fstype),
+            ("36", "/a", "ext3")
+        );
         assert_eq!(info.mount_point, "/mnt x/y");
         assert!(info.is_below("/mnt x") && info.is_below("/mnt x/y") && info.is_below("/"));
         assert!(!info.is_below("/mnt"));

@@ -43,6 +43,25 @@ pub(super) enum Shape {
     File,
 }
 
+impl Shape {
+    pub(super) fn directory() -> Result<Self, Cause> {
+        Ok(Self::Directory)
+    }
+
+    pub(super) fn file() -> Result<Self, Cause> {
+        Ok(Self::File)
+    }
+
+    /// What is needed to mount this on it.
+    pub(super) fn of(source: &impl AsFd) -> Result<Self, Cause> {
+        let stat = rustix::fs::fstat(source).call("fstat", String::new)?;
+        Ok(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Self::Directory,
+            _ => Self::File,
+        })
+    }
+}
+
 /// An opened mount point.
 #[derive(Debug)]
 pub(super) struct Target<'a> {
@@ -70,11 +89,11 @@ impl Builder {
         Root::new(self.root.as_fd())
     }
 
-    /// Opens a mount point, made if it is missing.
+    /// Opens a mount point, made if it is missing: then its shape is asked for.
     pub(super) fn target<'a>(
         &self,
         path: &'a Path,
-        shape: Shape,
+        shape: impl FnOnce() -> Result<Shape, Cause>,
         links: Links,
     ) -> Result<Target<'a>, Cause> {
         let there = |fd| {
@@ -101,7 +120,7 @@ impl Builder {
             }
             Err(e) => return Err(e.into()),
         }
-        let fd = match shape {
+        let fd = match shape()? {
             Shape::Directory => self.root().mkdir_all(path, 0o755.into(), links)?,
             Shape::File => self.root().create_file(path, 0o644.into(), links)?,
         };

@@ -26,7 +26,7 @@ pub(super) fn mount(
     view: &CgroupView,
     filesystem: &Filesystem,
 ) -> Result<OwnedFd, Cause> {
-    let target = builder.target(&mount.destination, Shape::Directory, Links::Follow)?;
+    let target = builder.target(&mount.destination, Shape::directory, Links::Follow)?;
     match view {
         CgroupView::Unified {
             mount_point,

@@ -59,7 +59,7 @@ fn is_devpts(fd: &OwnedFd) -> Result<bool, Cause> {
 pub(super) fn mount(builder: &Builder, slave: BorrowedFd<'_>) -> Result<(), Error> {
     let path = Path::new("/dev/console");
     (|| {
-        let target = builder.target(path, Shape::File, Links::Refuse)?;
+        let target = builder.target(path, Shape::file, Links::Refuse)?;
         builder.bind(
             builder.bind_source_fd(&slave, false)?,
             Flags::default(),

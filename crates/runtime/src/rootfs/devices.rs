@@ -34,22 +34,18 @@ pub(super) fn make(builder: &Builder, devices: &[Device]) -> Result<(), Error> {
 }
 
 fn node(builder: &Builder, dev: &OwnedFd, device: &Device) -> Result<(), Cause> {
-    let (top, path) = match below_dev(&device.path) {
-        Some(rest) => (Root::new(dev.as_fd()), rest),
-        None => (builder.root(), device.path.as_path()),
+    let (top, path, links) = match below_dev(&device.path) {
+        Some(rest) => (dev, rest, Links::Refuse),
+        None => (&builder.root, device.path.as_path(), Links::Follow),
     };
     let name = path.file_name().unwrap_or(OsStr::new("."));
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") && parent != Path::new("/") => {
-            Some(top.mkdir_all(parent, 0o755.into(), Links::Refuse)?)
+            Some(Root::new(top.as_fd()).mkdir_all(parent, 0o755.into(), links)?)
         }
         _ => None,
     };
-    let directory = match &parent {
-        Some(fd) => fd,
-        None if below_dev(&device.path).is_some() => dev,
-        None => &builder.root,
-    };
+    let directory = parent.as_ref().unwrap_or(top);
     let (file_type, number) = type_and_number(device.kind);
     match mknodat(
         directory,
@@ -60,9 +56,9 @@ fn node(builder: &Builder, dev: &OwnedFd, device: &Device) -> Result<(), Cause> 
     ) {
         Ok(()) => own(directory, name, device),
         // Part of the image, or bound there by a mount.
-        Err(Errno::EXIST) => keep_or_cover(builder, directory, name, device),
+        Err(Errno::EXIST) => keep_or_cover(builder, directory, name, device, links),
         // A device cgroup or a user namespace forbids it.
-        Err(Errno::PERM) if device.kind != DeviceKind::Fifo => bind(builder, device),
+        Err(Errno::PERM) if device.kind != DeviceKind::Fifo => bind(builder, device, links),
         Err(errno) => {
             let args = format!("{name:?}, {file_type:?}, {:#o}", device.mode);
             Err(sys::Error::new("mknodat", args, errno).into())
@@ -100,6 +96,7 @@ fn keep_or_cover(
     directory: &OwnedFd,
     name: &OsStr,
     device: &Device,
+    links: Links,
 ) -> Result<(), Cause> {
     let fd = beneath(directory, name, OFlags::PATH)?;
     match is_device(&fd, device.kind)? {
@@ -107,19 +104,19 @@ fn keep_or_cover(
         false if device.kind == DeviceKind::Fifo => {
             Err(Cause::Unsafe("exists already and is no named pipe"))
         }
-        false => bind(builder, device),
+        false => bind(builder, device, links),
     }
 }
 
 /// Mounts the host's node of the same path, if it is the same device.
-fn bind(builder: &Builder, device: &Device) -> Result<(), Cause> {
+fn bind(builder: &Builder, device: &Device, links: Links) -> Result<(), Cause> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let host = rustix::fs::open(&device.path, flags, Mode::empty())
         .call("open", || format!("{:?}, O_PATH", device.path))?;
     if !is_device(&host, device.kind)? {
         return Err(Cause::Unsafe("is another device on the host"));
     }
-    let target = builder.target(&device.path, Shape::File, Links::Refuse)?;
+    let target = builder.target(&device.path, Shape::file, links)?;
     builder.bind(
         builder.bind_source_fd(&host, false)?,
         Flags::default(),

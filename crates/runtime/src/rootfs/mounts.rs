@@ -106,17 +106,16 @@ fn filesystem_target<'a>(
     fstype: &str,
 ) -> Result<Target<'a>, Cause> {
     if !matches!(fstype, "proc" | "sysfs") {
-        return builder.target(destination, Shape::Directory, Links::Follow);
+        return builder.target(destination, Shape::directory, Links::Follow);
     }
     let ordinary = |cause: Cause| match cause.errno() {
         Some(Errno::LOOP | Errno::NOTDIR) => Cause::NotOrdinary(fstype.to_owned()),
         _ => cause,
     };
     let target = builder
-        .target(destination, Shape::Directory, Links::Refuse)
+        .target(destination, Shape::directory, Links::Refuse)
         .map_err(ordinary)?;
-    let stat = rustix::fs::fstat(&target.fd).call("fstat", String::new)?;
-    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+    if target.existed && Shape::of(&target.fd)? != Shape::Directory {
         return Err(Cause::NotOrdinary(fstype.to_owned()));
     }
     Ok(target)
@@ -134,12 +133,7 @@ fn bind(
             "cannot be mounted because it is not of type proc",
         ));
     }
-    let stat = rustix::fs::fstat(&opened).call("fstat", || format!("{source:?}"))?;
-    let shape = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-        rustix::fs::FileType::Directory => Shape::Directory,
-        _ => Shape::File,
-    };
-    let target = builder.target(&mount.destination, shape, Links::Follow)?;
+    let target = builder.target(&mount.destination, || Shape::of(&opened), Links::Follow)?;
     let flags = if read_only_later(mount) {
         mount.flags.writable()
     } else {

@@ -51,13 +51,7 @@ pub(super) fn pivot_root(builder: &Builder, peers: HostPeers) -> Result<(), Caus
 pub(super) fn move_root(builder: &Builder) -> Result<(), Cause> {
     let number = std::os::fd::AsRawFd::as_raw_fd(&builder.root);
     let root_path = builder.procfs.readlink_self(&format!("fd/{number}"))?;
-    let info = builder.procfs.read_self("mountinfo")?;
-    for mount in info.lines().filter_map(MountInfo::parse) {
-        let is_bare = mount.root == "/" && matches!(mount.fstype, "proc" | "sysfs");
-        if is_bare && !mount.is_below(&root_path) {
-            hide(&mount.mount_point)?;
-        }
-    }
+    hide_bare_mounts(builder, &root_path)?;
     let host_root = open_root()?;
     if let Err(e) = builder.api.attach(&builder.root, &host_root) {
         if e.errno() != Errno::NOSYS {
@@ -70,19 +64,56 @@ pub(super) fn move_root(builder: &Builder) -> Result<(), Cause> {
     enter_root()
 }
 
+/// Hides every whole procfs and sysfs that is not in the container's root. One may have been
+/// covered by a mount that goes first: hence several passes.
+fn hide_bare_mounts(builder: &Builder, root_path: &str) -> Result<(), Cause> {
+    const PASSES: usize = 16;
+    let mut covered: Vec<String> = Vec::new();
+    for _ in 0..PASSES {
+        let info = builder.procfs.read_self("mountinfo")?;
+        let mut found = false;
+        for mount in info.lines().filter_map(MountInfo::parse) {
+            let is_bare = mount.root == "/" && matches!(mount.fstype, "proc" | "sysfs");
+            if is_bare && !mount.is_below(root_path) && !covered.iter().any(|id| id == mount.id) {
+                found = true;
+                if hide(&mount.mount_point)? == Hidden::Covered {
+                    covered.push(mount.id.to_owned());
+                }
+            }
+        }
+        if !found {
+            return Ok(());
+        }
+    }
+    Err(Cause::Unsafe(
+        "a procfs or sysfs of the host cannot be hidden",
+    ))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hidden {
+    /// Whatever was on top at that path is gone from this namespace.
+    Detached,
+    /// It is out of reach, by a mount over it or over a directory on the way.
+    Covered,
+}
+
 /// Detaches a mount from this namespace only; if that is not allowed, covers it.
-fn hide(mount_point: &str) -> Result<(), Cause> {
+fn hide(mount_point: &str) -> Result<Hidden, Cause> {
     match sys::mount::mount(None, mount_point, None, ms::SLAVE | ms::REC, None) {
         // Gone with a mount that it was below, or below one that is still in front of it.
-        Err(e) if matches!(e.errno(), Errno::NOENT | Errno::INVAL) => return Ok(()),
+        Err(e) if matches!(e.errno(), Errno::NOENT | Errno::INVAL) => return Ok(Hidden::Covered),
         other => other?,
     }
     match unmount(mount_point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Err(Errno::INVAL | Errno::PERM) => {
             sys::mount::mount(Some("tmpfs"), mount_point, Some("tmpfs"), 0, None)?;
-            Ok(())
+            Ok(Hidden::Covered)
         }
-        other => Ok(other.call("umount2", || format!("{mount_point:?}, MNT_DETACH"))?),
+        other => {
+            other.call("umount2", || format!("{mount_point:?}, MNT_DETACH"))?;
+            Ok(Hidden::Detached)
+        }
     }
 }
 

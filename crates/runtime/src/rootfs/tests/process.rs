@@ -10,32 +10,11 @@ fn the_first_process_of_new_namespaces_sees_only_its_own() {
     if std::env::var_os(CHILD).is_some() {
         return child();
     }
-    // Without the name of the crate: this test again.
-    let module = module_path!().split_once("::").unwrap().1;
-    let name = format!("{module}::the_first_process_of_new_namespaces_sees_only_its_own");
-    let output = std::process::Command::new("unshare")
-        .args([
-            "--mount",
-            "--propagation",
-            "unchanged",
-            "--pid",
-            "--ipc",
-            "--uts",
-            "--net",
-        ])
-        .args(["--cgroup", "--fork"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &name, "--nocapture"])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stdout)
+    let namespaces = ["--pid", "--ipc", "--uts", "--net", "--cgroup", "--fork"];
+    again(
+        &namespaces,
+        "the_first_process_of_new_namespaces_sees_only_its_own",
     );
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
 }
 
 fn child() {
@@ -99,4 +78,69 @@ fn descriptors() -> Vec<u32> {
     let mut numbers: Vec<u32> = names.collect();
     numbers.sort_unstable();
     numbers
+}
+
+/// Runs this test again in the namespaces that `unshare` is told to make.
+fn again(unshare: &[&str], test: &str) {
+    // Without the name of the crate.
+    let module = module_path!().split_once("::").unwrap().1;
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "unchanged"])
+        .args(unshare)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("{module}::{test}"), "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}
+
+#[test]
+fn flags_that_a_user_namespace_locks_stay_and_devices_are_bound() {
+    let test = "flags_that_a_user_namespace_locks_stay_and_devices_are_bound";
+    if let Some(source) = std::env::var_os(SOURCE) {
+        return locked(Path::new(&source));
+    }
+    let source = tempfile::tempdir().unwrap();
+    isolated(|| {
+        let flags = ms::NOSUID | ms::NODEV;
+        sys::mount::mount(Some("t"), source.path(), Some("tmpfs"), flags, None).unwrap();
+        let path = source.path().to_str().unwrap();
+        let env = format!("{SOURCE}={path}");
+        let namespaces = ["--user", "--map-root-user", "--pid", "--fork", "env", &env];
+        again(&namespaces, test);
+    });
+}
+
+const SOURCE: &str = "ROOTFS_TEST_SOURCE";
+
+fn locked(source: &Path) {
+    for missing in KERNELS {
+        let bundle = Bundle::new();
+        let refused = bundle.plan(json!([bind("/x", source, &["rbind", "suid"])]), json!({}));
+        let mounts = json!([
+            proc(),
+            tmpfs("/dev", &["mode=755"]),
+            bind("/a", source, &["rbind", "noexec"]),
+            bind("/b", source, &["rbind", "ro"]),
+        ]);
+        let plan = bundle.plan(mounts, json!({}));
+        isolated(|| {
+            let error = prepare_with(&refused, MountApi::without(missing)).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
+        });
+        isolated(|| {
+            enter_with(&plan, MountApi::without(missing)).unwrap();
+            assert_eq!(options("/a"), "rw,nosuid,nodev,noexec,relatime");
+            assert_eq!(options("/b"), "ro,nosuid,nodev,relatime");
+            assert_eq!(mounted("/dev/null").2, "devtmpfs");
+            fs::write("/dev/null", "x").unwrap();
+        });
+    }
 }

@@ -218,6 +218,8 @@ fn without_pivot_root_the_hosts_proc_and_sys_are_gone() {
         plan.pivot = Pivot::MoveMount;
         isolated(|| {
             let host_root = fs::File::open("/").unwrap();
+            // A procfs that shows only when what covers it is gone.
+            sys::mount::mount(Some("cover"), "/proc", Some("tmpfs"), 0, None).unwrap();
             enter_with(&plan, MountApi::without(missing)).unwrap();
             assert!(Path::new("/etc/passwd").exists() && !Path::new("/usr").exists());
             check_mounts();

@@ -21,6 +21,7 @@ fn child() {
     assert_eq!(std::process::id(), 1);
     let bundle = Bundle::new();
     let plan = bundle.plan(default_mounts(), default_linux());
+    let bundle_has_busybox = fs::copy("/bin/busybox", bundle.image("bin/busybox")).is_ok();
     for missing in KERNELS {
         isolated(|| {
             let before = descriptors();
@@ -36,6 +37,9 @@ fn child() {
             let devices = fs::read_dir("/sys/class/net").unwrap();
             let names: Vec<_> = devices.map(|entry| entry.unwrap().file_name()).collect();
             assert!(names.iter().all(|name| name != "eth0"), "{names:?}");
+            if bundle_has_busybox {
+                run_busybox();
+            }
             // Ours to set, and a private procfs can, although /proc/sys is read-only.
             let name = "net.ipv4.ip_unprivileged_port_start";
             let error = prepared
@@ -70,6 +74,31 @@ fn child() {
             assert_eq!(descriptors(), before);
         });
     }
+}
+
+/// A real program in the container, if this machine has one that needs no libraries.
+fn run_busybox() {
+    let run = |script: &str| {
+        let output = std::process::Command::new("/bin/busybox")
+            .args(["sh", "-c", script])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    };
+    assert_eq!(run("ls /"), "bin\ndev\netc\nproc\nrun\nsys\ntmp\nvar\n");
+    assert!(run("mount").contains("proc on /proc type proc (rw,nosuid,nodev,noexec,relatime)"));
+    assert_eq!(
+        run("echo x >/dev/null; head -c 3 /dev/zero | wc -c").trim(),
+        "3"
+    );
+    assert_eq!(run("cd /; cd ../../..; pwd"), "/\n");
+    run("! echo x >/proc/sys/kernel/hostname && ! chroot /proc/1/cwd/../.. ls /usr");
 }
 
 fn descriptors() -> Vec<u32> {

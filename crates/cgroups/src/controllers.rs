@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! v2: a cgroup has the controllers that each of its ancestors lists in `cgroup.subtree_control`.
 //!
-//! Only done on pure v2. On a hybrid the limits are on v1, and the machine's v2 hierarchy is left
-//! as its owner set it up.
+//! Done for all controllers on pure v2 only. On a hybrid most limits are on v1, and the machine's
+//! v2 hierarchy is left as its owner set it up, except for a controller that a limit needs.
 
 use std::os::fd::AsFd;
 
@@ -18,14 +18,26 @@ const CONTROL: &str = "cgroup.subtree_control";
 /// Usually the first container below an ancestor has done this for all that follow: one read
 /// tells.
 pub(crate) fn enable(hierarchy: &Hierarchy, parent: impl AsFd, path: &str) -> sys::Result<()> {
-    let missing = missing(hierarchy, parent)?;
+    enable_all(hierarchy, &missing(hierarchy, parent)?, path)
+}
+
+/// Makes one controller of the hierarchy available to `path`.
+pub(crate) fn enable_one(hierarchy: &Hierarchy, path: &str, name: &str) -> sys::Result<()> {
+    let (parent, _) = access::split(path);
+    let parent = access::open_directory(hierarchy.root(), parent)?;
+    let mut missing = missing(hierarchy, parent)?;
+    missing.retain(|controller| *controller == name);
+    enable_all(hierarchy, &missing, path)
+}
+
+fn enable_all(hierarchy: &Hierarchy, missing: &[&str], path: &str) -> sys::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
     let mut directory = access::open_directory(hierarchy.root(), "")?;
     let mut names = path.split('/').peekable();
     while let Some(name) = names.next() {
-        enable_in(&directory, &missing)?;
+        enable_in(&directory, missing)?;
         if names.peek().is_some() {
             directory = access::open_directory(&directory, name)?;
         }

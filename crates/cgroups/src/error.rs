@@ -80,6 +80,45 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A limit that no cgroup could follow, or none of this version.
+    #[error("invalid limit {limit}: {reason}")]
+    InvalidLimit {
+        /// Which, by its name in the specification.
+        limit: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The kernel does not take a limit.
+    #[error("set {file} to {value:?}: {source}")]
+    SetLimit {
+        /// The file.
+        file: String,
+        /// What was to be written.
+        value: String,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// v1 does not take a limit of memory because too much is in use already.
+    #[error("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
+    MemoryInUse {
+        /// The limit in bytes.
+        limit: String,
+        /// What is in use.
+        usage: String,
+        /// What was in use once.
+        peak: String,
+    },
+    /// A limit of memory that would kill, where that was not wanted.
+    #[error("rejecting {what} limit {limit} <= usage {usage}")]
+    BelowUse {
+        /// Which limit.
+        what: &'static str,
+        /// In bytes.
+        limit: i64,
+        /// What is in use.
+        usage: i64,
+    },
     /// A file operation on a cgroup failed.
     #[error("{attempt} cgroup {path}: {source}")]
     Access {
@@ -108,7 +147,9 @@ impl Error {
     /// The error number behind it, if a system call failed.
     pub fn errno(&self) -> Option<sys::Errno> {
         match self {
-            Self::Detect(source) | Self::Access { source, .. } => Some(source.errno()),
+            Self::Detect(source) | Self::Access { source, .. } | Self::SetLimit { source, .. } => {
+                Some(source.errno())
+            }
             _ => None,
         }
     }

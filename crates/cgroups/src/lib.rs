@@ -15,6 +15,7 @@
 //! | [`devices`]  | which devices a container may use                               |
 //! | `device_list`| ... on v1, as lines in files                                    |
 //! | `device_program`| ... on v2, as a program                                      |
+//! | [`limits`]   | what a container may use of everything else                     |
 //! | [`shim`]     | the shim's own cgroup                                           |
 //! | `access`     | files below a hierarchy's root, opened so that nothing escapes  |
 //! | `tree`       | walking a subtree that its owner may change meanwhile           |
@@ -24,6 +25,9 @@
 //! | feature       | since | for                  | without it                           |
 //! |---------------|-------|----------------------|--------------------------------------|
 //! | `cgroup.kill` | 5.14  | killing all at once  | freeze, pidfds, thaw, look again     |
+//! | `cpu.idle`    | 5.15  | that limit           | an error                             |
+//! | burst         | 5.14  | that limit           | an error                             |
+//! | reserved huge pages | 5.7 | their limit      | left out                             |
 //! | uncounted BPF | 5.11  | device programs      | `RLIMIT_MEMLOCK` lifted to load them |
 //!
 //! Nothing here caches descriptors for a container but one: its cgroup v2 directory, which
@@ -33,6 +37,7 @@ pub mod cgroup;
 pub mod devices;
 pub mod error;
 pub mod layout;
+pub mod limits;
 pub mod record;
 pub mod shim;
 
@@ -52,6 +57,7 @@ pub use cgroup::Cgroup;
 pub use devices::DeviceRules;
 pub use error::{Error, Result};
 pub use layout::{Hierarchy, Kind, Layout, Mode};
+pub use limits::Limits;
 pub use record::Record;
 pub use shim::join_shim;
 

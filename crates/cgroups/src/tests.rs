@@ -19,6 +19,7 @@ use super::*;
 use crate::record::Place;
 
 mod devices;
+mod limits;
 
 /// A top directory that only this test uses, in all hierarchies; gone when dropped.
 pub(crate) struct Top {
@@ -81,6 +82,10 @@ struct Process(Child);
 impl Process {
     /// A shell that joins by itself, single-threaded, as init does; and does then as told.
     fn joining(cgroup: &Cgroup, script: &str) -> Self {
+        Self::joining_with(cgroup, script, Stdio::null())
+    }
+
+    fn joining_with(cgroup: &Cgroup, script: &str, input: Stdio) -> Self {
         let files = cgroup.join_files().unwrap();
         let mut join = String::new();
         for file in &files {
@@ -92,12 +97,16 @@ impl Process {
         if let Some(path) = cgroup.record().paths().get("") {
             join.push_str(&format!("echo 0 >{path}/cgroup.procs || exit 9; "));
         }
-        Self::spawn(&format!("{join} {script}"))
+        Self::spawn_with(&format!("{join} {script}"), input)
     }
 
     fn spawn(script: &str) -> Self {
+        Self::spawn_with(script, Stdio::null())
+    }
+
+    fn spawn_with(script: &str, input: Stdio) -> Self {
         let mut command = Command::new("bash");
-        command.args(["-c", script]).stdin(Stdio::null());
+        command.args(["-c", script]).stdin(input);
         Self(command.spawn().unwrap())
     }
 

@@ -318,7 +318,7 @@ impl Container {
             .signal(Kind::Run, &[])
             .map_err(|_| died("had ended"))?;
         match channel.expect(&[Kind::Executing])? {
-            None => return Err(died("ended")),
+            None => Err(died("ended")),
             Some(_) => match channel.expect(&[])? {
                 None => Ok(()),
                 Some(message) => Err(Error::Protocol(format!("{:?} after the end", message.kind))),
@@ -673,7 +673,7 @@ fn cgroup_view(
     record: &cgroups::Record,
     private_namespace: bool,
 ) -> Option<rootfs::CgroupView> {
-    let places = layout.hierarchies().iter().filter_map(|hierarchy| {
+    let mut places = layout.hierarchies().iter().filter_map(|hierarchy| {
         let key = match hierarchy.kind() {
             cgroups::Kind::Controllers(controllers) => controllers.first()?.as_str(),
             cgroups::Kind::Named(name) => name.as_str(),
@@ -682,7 +682,7 @@ fn cgroup_view(
         Some((hierarchy, PathBuf::from(record.paths().get(key)?)))
     });
     if layout.mode() == cgroups::Mode::V2 {
-        let (hierarchy, own) = places.last()?;
+        let (hierarchy, own) = places.next_back()?;
         return Some(rootfs::CgroupView::Unified {
             mount_point: hierarchy.mount_point().into(),
             own,

@@ -165,7 +165,7 @@ fn create(
 ) -> Result<Created, Status> {
     let options = match request.options.as_ref() {
         Some(any) => {
-            Options::from_any(&any.type_url, &any.value).map_err(|e| Status::invalid_argument(e))?
+            Options::from_any(&any.type_url, &any.value).map_err(Status::invalid_argument)?
         }
         None => Options::default(),
     };

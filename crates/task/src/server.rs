@@ -389,7 +389,7 @@ impl Server {
         let token = Token::Connection(key).encode();
         let epoll = self.epoll.as_fd();
         let kept = used.and_then(|()| match self.connections.get_mut(&key) {
-            Some(connection) => connection.watch(epoll, token).map_err(Into::into),
+            Some(connection) => connection.watch(epoll, token),
             None => Ok(()),
         });
         match kept {

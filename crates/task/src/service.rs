@@ -219,8 +219,8 @@ impl Server {
         if container.init_has_ended() {
             return Err(Status::refused(Operation::Exec, status::Phase::Stopped));
         }
-        let spec = runtime::spec::parse_process(&request.spec.value)
-            .map_err(|e| Status::invalid_argument(e))?;
+        let spec =
+            runtime::spec::parse_process(&request.spec.value).map_err(Status::invalid_argument)?;
         let paths = StdioPaths {
             stdin: request.stdin,
             stdout: request.stdout,

@@ -19,7 +19,6 @@ use sys::{Call, Errno};
 use crate::error::Failure;
 use crate::namespaces;
 use crate::process::{self, Terminal};
-use crate::procfs::Procfs;
 use crate::rootfs;
 use crate::sync::{Channel, Kind};
 
@@ -240,7 +239,6 @@ struct Init {
     plan: Plan,
     fds: Vec<(Descriptor, OwnedFd)>,
     rootfs: Option<rootfs::Prepared>,
-    procfs: Procfs,
     environment: Vec<String>,
     /// The directory could not be entered as root: NFS and FUSE may allow it to the user only.
     cwd_deferred: bool,
@@ -279,7 +277,6 @@ impl Init {
             plan,
             fds,
             rootfs: None,
-            procfs: Procfs::default(),
             environment: Vec::new(),
             cwd_deferred: false,
             program: CString::default(),
@@ -327,7 +324,7 @@ impl Init {
         };
         let is_init = matches!(self.plan.role, Role::Init(_));
         // Everything else that came with the plan is closed here, before the gate.
-        drop((self.fds, self.rootfs, self.procfs));
+        drop((self.fds, self.rootfs));
         sys::signals::exit_on_fatal_signals();
         if is_init {
             if let Err(e) = self.channel.signal(Kind::Ready, &[]) {
@@ -574,10 +571,11 @@ impl Init {
     }
 
     fn set_sysctls(&mut self) -> StepResult {
-        if let Role::Init(container) = &self.plan.role {
-            for (name, value) in &container.sysctls {
-                self.procfs.write_sysctl(name, value)?;
-            }
+        let (Role::Init(container), Some(rootfs)) = (&self.plan.role, &self.rootfs) else {
+            return Ok(());
+        };
+        for (name, value) in &container.sysctls {
+            rootfs.procfs().write_sysctl(name, value)?;
         }
         Ok(())
     }

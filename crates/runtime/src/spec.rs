@@ -238,7 +238,10 @@ fn check_resources(resources: &LinuxResources) -> Result<()> {
     let pids = resources.pids().as_ref().is_some_and(|p| p.limit() > 0);
     for (name, present) in [
         ("memory", asks(resources.memory())),
-        ("cpu", asks(&resources.cpu().clone().map(without_default_shares))),
+        (
+            "cpu",
+            asks(&resources.cpu().clone().map(without_default_shares)),
+        ),
         ("pids", pids),
         ("blockIO", asks(resources.block_io())),
         ("hugepageLimits", asks(resources.hugepage_limits())),

@@ -309,7 +309,7 @@ fn a_connection_that_hangs_alone_is_replaced() {
             }
         )
     });
-    assert_eq!(mock.pids(), [], "the first connection has its time");
+    assert!(mock.pids().is_empty(), "the first connection has its time");
     reactor.skip(TRY);
     reactor.run_until_idle();
     assert_eq!(mock.pids(), [0, 1, 2]);

@@ -47,6 +47,7 @@ pub use client::{Pending, Task, Transport};
 pub use container::{Container, Exec};
 pub use error::{CallError, Error, Result};
 pub use events::{Event, EventServer, Recorded};
+pub use orphans::run_to_end;
 pub use process::{Process, Usage};
 pub use shim::Shim;
 pub use spec::Spec;

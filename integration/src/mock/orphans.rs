@@ -88,6 +88,16 @@ pub(crate) fn run(command: &mut Command) -> std::io::Result<Output> {
     spawn(command).and_then(Owned::output)
 }
 
+/// Executes a command to its end, and fails if it does. Its stdio is the caller's business.
+pub fn run_to_end(command: &mut Command) -> std::io::Result<()> {
+    let status = spawn(command).and_then(Owned::wait)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(status.to_string()))
+    }
+}
+
 impl Owned {
     /// The child's standard input, once.
     pub(crate) fn stdin(&mut self) -> Option<std::process::ChildStdin> {

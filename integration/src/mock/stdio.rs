@@ -124,7 +124,7 @@ impl Stdio {
         let open = || {
             let file = OpenOptions::new()
                 .write(true)
-                .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+                .custom_flags(OFlags::NONBLOCK.bits() as i32)
                 .open(&self.stdin)?;
             rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
             Ok(file)
@@ -188,7 +188,7 @@ impl Output {
     fn read(path: &Path) -> Result<Self> {
         let file = OpenOptions::new()
             .read(true)
-            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .custom_flags(OFlags::NONBLOCK.bits() as i32)
             .open(path)
             .during(|| format!("open {}", path.display()))?;
         Ok(Self::collected_from(file))
@@ -319,7 +319,7 @@ pub(crate) fn log(path: &Path) -> Result<Output> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
         .open(path)
         .during(|| format!("open {}", path.display()))?;
     Ok(Output::collected_from(file))

@@ -172,7 +172,8 @@ fn second_create_already_exists(subject: &Subject) -> Outcome {
         .shim
         .create_request(&scene.bundle, &scene.container.io);
     let mounts = scene.world.traces(&scene.bundle);
-    assert_refused(scene.shim.task.create(&request), Code::ALREADY_EXISTS, ID);
+    let text = "container with given ID already exists";
+    assert_refused(scene.shim.task.create(&request), Code::ALREADY_EXISTS, text);
     assert_eq!(scene.world.traces(&scene.bundle), mounts);
     scene.end()
 }

@@ -50,7 +50,7 @@ pub fn next(signals: impl AsFd) -> Option<c_int> {
     (read == info.len()).then(|| u32::from_ne_bytes(number) as c_int)
 }
 
-/// Gives every signal a known disposition and unblocks all of them.
+/// Gives every standard signal a known disposition and unblocks all signals.
 ///
 /// Signals whose default action ends a process make this one exit with 128 + signal; the rest get
 /// their default action. `execve(2)` turns the handlers into default actions and keeps what is
@@ -59,9 +59,10 @@ pub fn next(signals: impl AsFd) -> Option<c_int> {
 /// action to process 1 of a PID namespace: without them a container that is created but not
 /// started could not be ended by `SIGTERM`.
 pub fn exit_on_fatal_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SIGKILL and SIGSTOP cannot be changed; 32 and 33 are the C library's.
-        if matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32 | 33) {
+    // The real-time signals have their default action: nobody above us ignores them.
+    for signal in 1..=libc::SIGSYS {
+        // These two cannot be changed.
+        if matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
             continue;
         }
         let quiet = matches!(

@@ -67,25 +67,38 @@ pub(crate) const MEASURES: &[Measure] = &[
         name: "pod",
         about: "container in a running pod, spec like CRI's: create, start, wait, delete",
         runs: 25,
-        columns: &[column("container in a pod", "ms", Budget::AtMostOf(0.15))],
+        columns: &[
+            column("container in a pod", "ms", Budget::AtMostOf(0.15)),
+            column("  Create", "ms", Budget::None),
+            column("  Start until the end", "ms", Budget::None),
+            column("  Delete", "ms", Budget::None),
+        ],
         take: pod,
     },
     Measure {
         name: "life",
         about: "whole life of a fresh shim that runs /bin/true",
         runs: 20,
-        columns: &[column(
-            "fresh shim, whole life",
-            "ms",
-            Budget::AtMostOf(0.15),
-        )],
+        columns: &[
+            column("fresh shim, whole life", "ms", Budget::AtMostOf(0.15)),
+            column("  `start` to first answer", "ms", Budget::None),
+            column("  Create", "ms", Budget::None),
+            column("  Start until the end", "ms", Budget::None),
+            column("  Delete", "ms", Budget::None),
+            column("  Shutdown and `delete`", "ms", Budget::None),
+        ],
         take: life,
     },
     Measure {
         name: "exec",
         about: "exec of /bin/true: exec, start, wait, delete",
         runs: 40,
-        columns: &[column("exec of /bin/true", "ms", Budget::AtMostOf(0.12))],
+        columns: &[
+            column("exec of /bin/true", "ms", Budget::AtMostOf(0.12)),
+            column("  Exec", "ms", Budget::None),
+            column("  Start until the end", "ms", Budget::None),
+            column("  Delete", "ms", Budget::None),
+        ],
         take: exec,
     },
     Measure {
@@ -148,6 +161,7 @@ pub(crate) const MEASURES: &[Measure] = &[
         runs: 5,
         columns: &[
             column("stdout through PTY", "MB/s", Budget::AtLeastOf(2.0)),
+            column("  against no shim at all", "×", Budget::None),
             column("  shim's CPU time for 1 GB", "ms", Budget::None),
         ],
         take: stream::pty,
@@ -183,33 +197,38 @@ fn pod(rig: &mut Rig) -> Result<Vec<f64>, Error> {
     let request = rig.create_request(&bundle, &stdio);
     let begun = Instant::now();
     rig.pod.rpc.create(&request)?;
-    rig.pod.rpc.run(bundle.id(), "")?;
+    let created = ms_since(begun);
+    let (ran, deleted) = rig.pod.rpc.run(bundle.id(), "")?;
     let taken = ms_since(begun);
     drop(stdio);
     rig.world.remove(bundle);
-    Ok(vec![taken])
+    Ok(vec![taken, created, ran, deleted])
 }
 
 fn life(rig: &mut Rig) -> Result<Vec<f64>, Error> {
-    Ok(vec![one_life(rig)?.as_secs_f64() * 1000.0])
+    one_life(rig)
 }
 
-/// From `start` to the end of `delete`, as the daemon runs it after Shutdown.
-fn one_life(rig: &Rig) -> Result<Duration, Error> {
+/// From `start` to the end of `delete`, as the daemon runs it after Shutdown. The whole, and its
+/// parts.
+fn one_life(rig: &Rig) -> Result<Vec<f64>, Error> {
     let bundle = rig.bundle(&Spec::new(&["/bin/true"]))?;
     let stdio = bundle.stdio(StdioKind::Output)?;
     let request = rig.create_request(&bundle, &stdio);
     let begun = Instant::now();
     let mut shim = rig.start(&bundle)?;
+    let started = ms_since(begun);
     let process = shim.process()?;
     shim.rpc.create(&request)?;
-    shim.rpc.run(bundle.id(), "")?;
+    let created = ms_since(begun) - started;
+    let (ran, deleted) = shim.rpc.run(bundle.id(), "")?;
+    let last = Instant::now();
     shim.shutdown(bundle.id());
     rig.world.delete(&bundle)?;
-    let taken = begun.elapsed();
+    let (taken, last) = (ms_since(begun), ms_since(last));
     process.wait_end(Duration::from_secs(10))?;
     rig.world.remove(bundle);
-    Ok(taken)
+    Ok(vec![taken, started, created, ran, deleted, last])
 }
 
 fn exec(rig: &mut Rig) -> Result<Vec<f64>, Error> {
@@ -217,8 +236,9 @@ fn exec(rig: &mut Rig) -> Result<Vec<f64>, Error> {
     let request = exec_request(&exec, &["/bin/true"], None);
     let begun = Instant::now();
     rig.pod.rpc.exec(&request)?;
-    rig.pod.rpc.run(POD, &exec)?;
-    Ok(vec![ms_since(begun)])
+    let added = ms_since(begun);
+    let (ran, deleted) = rig.pod.rpc.run(POD, &exec)?;
+    Ok(vec![ms_since(begun), added, ran, deleted])
 }
 
 /// A further process of the sandbox. `stdout` is a FIFO's path.
@@ -333,10 +353,10 @@ fn limit(rig: &mut Rig) -> Result<Vec<f64>, Error> {
         );
         let bundle = rig.bundle(&spec)?;
         let stdio = bundle.stdio(StdioKind::Null)?;
-    let request = rig.create_request(&bundle, &stdio);
+        let request = rig.create_request(&bundle, &stdio);
         let rpc = &mut rig.pod.rpc;
         match rpc.create(&request).and_then(|_| rpc.run(bundle.id(), "")) {
-            Ok(()) => return Ok(vec![f64::from(kib)]),
+            Ok(_) => return Ok(vec![f64::from(kib)]),
             Err(error) => last = Some(error),
         }
     }

@@ -34,6 +34,7 @@ pub(crate) struct Pod {
     pub(crate) sandbox: Container,
     pub(crate) shim: Shim,
     pub(crate) rpc: Rpc,
+    pub(crate) bundle: Bundle,
 }
 
 /// The name of the pod, and of its sandbox.
@@ -48,7 +49,12 @@ impl Rig {
         let sandbox = shim.create(&bundle, StdioKind::Null)?;
         sandbox.start()?;
         let rpc = Rpc::open(shim.reply(), &world)?;
-        let pod = Pod { sandbox, shim, rpc };
+        let pod = Pod {
+            sandbox,
+            shim,
+            rpc,
+            bundle,
+        };
         Ok(Self {
             subject: subject.clone(),
             world,
@@ -173,30 +179,34 @@ impl Rpc {
         Ok(self.call::<CreateTaskResponse>("Create", request)?.pid)
     }
 
-    /// Waits, starts, and deletes after the end, as CRI does. Returns the time that each took.
-    pub(crate) fn run(&mut self, id: &str, exec: &str) -> Result<(), Error> {
+    /// Waits, starts, and deletes after the end, as CRI does. Returns the milliseconds from Start
+    /// to the end, and those of Delete.
+    pub(crate) fn run(&mut self, id: &str, exec: &str) -> Result<(f64, f64), Error> {
         let (id, exec_id) = (id.to_owned(), exec.to_owned());
         let wait = WaitRequest {
             id: id.clone(),
             exec_id: exec_id.clone(),
             ..Default::default()
         };
-        let wait = self.begin("Wait", &wait)?;
         let start = StartRequest {
             id: id.clone(),
             exec_id: exec_id.clone(),
             ..Default::default()
         };
-        self.call::<StartResponse>("Start", &start)?;
-        let exit: WaitResponse = self.connection.finish(wait, LIMIT)?;
         let delete = DeleteRequest {
             id,
             exec_id,
             ..Default::default()
         };
+        let wait = self.begin("Wait", &wait)?;
+        let begun = Instant::now();
+        self.call::<StartResponse>("Start", &start)?;
+        let exit: WaitResponse = self.connection.finish(wait, LIMIT)?;
+        let ran = ms_since(begun);
+        let begun = Instant::now();
         self.call::<DeleteResponse>("Delete", &delete)?;
         match exit.exit_status {
-            0 => Ok(()),
+            0 => Ok((ran, ms_since(begun))),
             status => Err(format!("the container ended with {status}").into()),
         }
     }

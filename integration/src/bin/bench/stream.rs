@@ -3,10 +3,13 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio as ProcessStdio};
 use std::thread::JoinHandle;
 use std::time::Instant;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use integration::mock::{Process, Spec, Stdio, StdioKind};
 
@@ -31,23 +34,41 @@ fn writer(bytes: u64) -> [String; 5] {
     ]
 }
 
-/// Reads a FIFO to its end in a thread; says how much came, and when the last of it.
-fn read_all(path: &str) -> JoinHandle<std::io::Result<(u64, Instant)>> {
+/// When a reader has enough.
+#[derive(Clone, Copy)]
+enum Until {
+    End,
+    Sum(u64),
+}
+
+type Reader = JoinHandle<std::io::Result<(u64, Instant)>>;
+
+/// Opens a FIFO and reads it to its end.
+fn read_fifo(path: &str) -> Reader {
     let path = path.to_owned();
-    std::thread::spawn(move || {
-        let mut file = File::open(path)?;
-        let mut buffer = vec![0; 1 << 20];
-        let (mut sum, mut last) = (0, Instant::now());
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok((sum, last)),
-                count => {
-                    sum += count as u64;
-                    last = Instant::now();
-                }
-            }
+    std::thread::spawn(move || read(File::open(path)?, Until::End))
+}
+
+/// Reads in a thread.
+fn read_open(file: File, until: Until) -> Reader {
+    std::thread::spawn(move || read(file, until))
+}
+
+/// Says how much came, and when the last of it.
+fn read(mut file: File, until: Until) -> std::io::Result<(u64, Instant)> {
+    let mut buffer = vec![0; 1 << 20];
+    let (mut sum, mut last) = (0, Instant::now());
+    loop {
+        let count = file.read(&mut buffer)? as u64;
+        if count == 0 {
+            return Ok((sum, last));
         }
-    })
+        sum += count;
+        last = Instant::now();
+        if matches!(until, Until::Sum(enough) if sum >= enough) {
+            return Ok((sum, last));
+        }
+    }
 }
 
 /// Bytes for each second, and the shim's seconds for each byte.
@@ -58,11 +79,7 @@ struct Speed {
 
 impl Speed {
     /// Of what `reader` got since `begun`.
-    fn of(
-        reader: JoinHandle<std::io::Result<(u64, Instant)>>,
-        begun: Instant,
-        wanted: u64,
-    ) -> Result<Self, Error> {
+    fn of(reader: Reader, begun: Instant, wanted: u64) -> Result<Self, Error> {
         let (got, last) = reader.join().map_err(|_| "the reader panicked")??;
         if got != wanted {
             return Err(format!("{got} bytes came of {wanted}").into());
@@ -98,8 +115,8 @@ fn container(rig: &mut Rig, spec: &Spec, kind: StdioKind, bytes: u64) -> Result<
         request.terminal = true;
         request.stderr.clear();
     }
-    let reader = read_all(stdio.stdout());
-    let errors = (!request.stderr.is_empty()).then(|| read_all(stdio.stderr()));
+    let reader = read_fifo(stdio.stdout());
+    let errors = (!request.stderr.is_empty()).then(|| read_fifo(stdio.stderr()));
     rig.pod.rpc.create(&request)?;
     let before = rig.pod.shim.process().cpu_time()?;
     let begun = Instant::now();
@@ -134,18 +151,51 @@ pub(crate) fn fifo(rig: &mut Rig) -> Result<Vec<f64>, Error> {
 fn bare(rig: &Rig) -> Result<Speed, Error> {
     let bundle = rig.bundle(&Spec::idle())?;
     let stdio = bundle.stdio(StdioKind::Unread)?;
-    let reader = read_all(stdio.stdout());
+    let reader = read_fifo(stdio.stdout());
     let fifo = File::options()
         .write(true)
         .open(Path::new(stdio.stdout()))?;
-    let busybox = rig.world.folder().join("image/bin/busybox");
-    let mut command = Command::new(busybox);
-    command.args(writer(MUCH)).stdout(ProcessStdio::from(fifo));
     let begun = Instant::now();
-    integration::mock::run_to_end(&mut command)?;
-    drop(command);
+    write_here(rig, fifo.into(), MUCH)?;
     let speed = Speed::of(reader, begun, MUCH)?;
     rig.world.remove(bundle);
+    Ok(speed)
+}
+
+/// Runs the writer without a shim. It runs in the pod's cgroups: there the kernel accounts for
+/// what is in a pipe, and that is slow.
+fn write_here(rig: &Rig, stdout: OwnedFd, bytes: u64) -> Result<(), Error> {
+    let busybox = rig.world.folder().join("image/bin/busybox");
+    let mut script = String::new();
+    for folder in rig.world.cgroup_folders(&rig.pod.bundle) {
+        script.push_str(&format!("echo $$ >{}/cgroup.procs\n", folder.display()));
+    }
+    script.push_str("exec \"$0\" \"$@\"");
+    let mut command = Command::new(&busybox);
+    command
+        .args(["sh", "-c", &script])
+        .arg(&busybox)
+        .args(writer(bytes));
+    command.stdout(ProcessStdio::from(stdout));
+    Ok(integration::mock::run_to_end(&mut command)?)
+}
+
+/// A terminal, and nobody between it and the reader.
+fn bare_pty(rig: &Rig) -> Result<Speed, Error> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname(&master, Vec::new())?;
+    let slave = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str()?)?;
+    let reader = read_open(File::from(master), Until::Sum(LESS));
+    let begun = Instant::now();
+    // What is written last waits in the terminal until it is read: so a second descriptor stays.
+    write_here(rig, slave.try_clone()?.into(), LESS)?;
+    let speed = Speed::of(reader, begun, LESS)?;
+    drop(slave);
     Ok(speed)
 }
 
@@ -155,7 +205,7 @@ pub(crate) fn fifo_of_exec(rig: &mut Rig) -> Result<Vec<f64>, Error> {
     let stdio: Stdio = bundle.stdio(StdioKind::Unread)?;
     let (exec, words) = (rig.next_id(), writer(MUCH));
     let request = exec_request(&exec, &arguments(&words), Some(&stdio));
-    let readers = [read_all(stdio.stdout()), read_all(stdio.stderr())];
+    let readers = [read_fifo(stdio.stdout()), read_fifo(stdio.stderr())];
     rig.pod.rpc.exec(&request)?;
     let before = rig.pod.shim.process().cpu_time()?;
     let begun = Instant::now();
@@ -174,5 +224,10 @@ pub(crate) fn pty(rig: &mut Rig) -> Result<Vec<f64>, Error> {
     let words = writer(LESS);
     let spec = Spec::new(&arguments(&words)).terminal();
     let speed = container(rig, &spec, StdioKind::Terminal, LESS)?;
-    Ok(vec![speed.bytes / 1e6, speed.cost()])
+    let bare = bare_pty(rig)?;
+    Ok(vec![
+        speed.bytes / 1e6,
+        speed.bytes / bare.bytes,
+        speed.cost(),
+    ])
 }

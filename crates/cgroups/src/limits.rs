@@ -2,7 +2,7 @@
 //! What a container may use of memory, processors, processes and devices' time.
 //!
 //! [`Limits`] is plain data in the units of the specification. Each controller turns its part
-//! into [`Step`]s, which is pure but for some looks at the present state; here they are taken.
+//! into steps, which is pure but for some looks at the present state; here they are taken.
 //! What is not set is not touched. What cannot be set is an error that names the file and the
 //! value, with the exceptions that each controller's module lists.
 

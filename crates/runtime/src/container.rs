@@ -19,6 +19,7 @@ use crate::error::{Attempt, Error, Result};
 use crate::init::{self, Descriptor, Role};
 use crate::namespaces::{Kind as Namespace, Namespaces, Source};
 use crate::process::{self, Terminal};
+use crate::resources;
 use crate::rootfs;
 use crate::spec;
 use crate::state::{self, Directory, State};
@@ -216,6 +217,8 @@ impl Container {
                 ),
             },
         )?;
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let (devices, limits) = resources::plan(resources)?;
         let joined = namespaces.open_joined()?;
 
         let directory = Directory::new(request.state_root, request.namespace, request.id)?;
@@ -232,6 +235,11 @@ impl Container {
             source,
         })?;
         let cgroup = made.cgroup.insert(cgroup);
+        // Before anybody is in it: CAP_MKNOD is among the default capabilities.
+        cgroup.set_devices(&devices).map_err(|source| Error::Cgroup {
+            attempt: "unable to apply device rules",
+            source,
+        })?;
 
         let pid_namespace = joined.iter().find(|(kind, _)| *kind == Namespace::Pid);
         let (child, channel) = spawn(
@@ -272,6 +280,11 @@ impl Container {
 
         let console = receive_console(&channel, &plan, child)?;
         answer(&channel, Kind::Ready, child, "create")?;
+        // As late as possible: our own setup is not the container's to pay for.
+        cgroup.set_limits(&limits).map_err(|source| Error::Cgroup {
+            attempt: "unable to apply cgroup limits",
+            source,
+        })?;
         let state = State {
             init_process_pid: child.pid.as_raw_nonzero().get(),
             init_process_start: state::start_time(child.pid.as_raw_nonzero().get()).unwrap_or(0),

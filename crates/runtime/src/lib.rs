@@ -29,6 +29,7 @@ pub mod namespaces;
 pub mod process;
 pub mod procfs;
 pub mod resolve;
+mod resources;
 pub mod rootfs;
 pub mod rootfs_mounts;
 pub mod spec;

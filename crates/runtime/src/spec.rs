@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
 use crate::capabilities;
 use crate::error::{Error, Result};
@@ -226,42 +226,7 @@ fn check_linux(spec: &Spec) -> Result<()> {
             return Err(Error::unsupported(format!("linux.{name}")));
         }
     }
-    linux.resources().as_ref().map_or(Ok(()), check_resources)
-}
-
-/// Limits come with the cgroup work; until then a limit that would not hold is refused.
-fn check_resources(resources: &LinuxResources) -> Result<()> {
-    // An empty object, as containerd's default specifications have it, asks for nothing.
-    fn asks<T: Default + PartialEq>(value: &Option<T>) -> bool {
-        value.as_ref().is_some_and(|v| *v != T::default())
-    }
-    let pids = resources.pids().as_ref().is_some_and(|p| p.limit() > 0);
-    for (name, present) in [
-        ("memory", asks(resources.memory())),
-        (
-            "cpu",
-            asks(&resources.cpu().clone().map(without_default_shares)),
-        ),
-        ("pids", pids),
-        ("blockIO", asks(resources.block_io())),
-        ("hugepageLimits", asks(resources.hugepage_limits())),
-        ("network", asks(resources.network())),
-        ("rdma", asks(resources.rdma())),
-        ("unified", asks(resources.unified())),
-    ] {
-        if present {
-            return Err(Error::unsupported(format!("linux.resources.{name}")));
-        }
-    }
     Ok(())
-}
-
-/// 1024 shares are the kernel's default: asking for them changes nothing.
-fn without_default_shares(mut cpu: oci_spec::runtime::LinuxCpu) -> oci_spec::runtime::LinuxCpu {
-    if cpu.shares() == Some(1024) {
-        cpu.set_shares(None);
-    }
-    cpu
 }
 
 /// Only sysctls that a namespace of the container keeps to itself; runc's list.
@@ -369,14 +334,6 @@ mod tests {
             (
                 serde_json::json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}),
                 "linux.seccomp: is not supported",
-            ),
-            (
-                serde_json::json!({"linux": {"resources": {"memory": {"limit": 1}}}}),
-                "linux.resources.memory: is not supported",
-            ),
-            (
-                serde_json::json!({"linux": {"resources": {"pids": {"limit": 3}}}}),
-                "linux.resources.pids: is not supported",
             ),
             (
                 serde_json::json!({"linux": {"sysctl": {"kernel.msgmax": "1"}}}),

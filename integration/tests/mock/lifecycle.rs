@@ -4,7 +4,7 @@
 use integration::mock::api::Status;
 use integration::mock::{Code, Event, Process, Spec, StdioKind, Subject, World};
 
-use crate::scene::{ID, Scene, assert_ends, assert_nothing_left, assert_refused};
+use crate::scene::{ID, Scene, assert_ends, assert_events, assert_nothing_left, assert_refused};
 use crate::{Outcome, Test, shared};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -96,9 +96,8 @@ fn exit_statuses_of_init(subject: &Subject) -> Outcome {
         let container = shim.create(&bundle, StdioKind::Null)?;
         assert_eq!(container.run()?, status);
         assert_eq!(container.delete()?.exit_status, status);
-        world.events.wait_delete(&id)?;
         let (exit, delete) = (format!("exit {status}"), format!("delete {status}"));
-        assert_eq!(world.events.texts(&id), ["create", "start", &exit, &delete]);
+        assert_events(&world, &id, &["create", "start", &exit, &delete])?;
         assert_nothing_left(&world, &bundle);
     }
     Ok(())
@@ -129,11 +128,7 @@ fn killed_before_start(subject: &Subject) -> Outcome {
     assert_eq!(scene.container.wait()?, 137);
     scene.world.events.wait_exit(ID, ID)?;
     assert_eq!(scene.container.delete()?.exit_status, 137);
-    scene.world.events.wait_delete(ID)?;
-    assert_eq!(
-        scene.world.events.texts(ID),
-        ["create", "exit 137", "delete 137"]
-    );
+    assert_events(&scene.world, ID, &["create", "exit 137", "delete 137"])?;
     scene.shim.shutdown(ID)?;
     assert_nothing_left(&scene.world, &scene.bundle);
     Ok(())
@@ -170,11 +165,7 @@ fn short_processes_are_never_missed(subject: &Subject) -> Outcome {
         assert_ne!(container.start()?, 0);
         assert_eq!(waiting.finish()?.exit_status, 0);
         container.delete()?;
-        world.events.wait_delete(&id)?;
-        assert_eq!(
-            world.events.texts(&id),
-            ["create", "start", "exit 0", "delete 0"]
-        );
+        assert_events(&world, &id, &["create", "start", "exit 0", "delete 0"])?;
         world.remove(bundle);
     }
     Ok(())

@@ -4,7 +4,7 @@
 use integration::mock::api::Status;
 use integration::mock::{Container, Shim, Spec, StdioKind, Subject, World};
 
-use crate::scene::assert_nothing_left;
+use crate::scene::{assert_events, assert_nothing_left};
 use crate::{Outcome, Test, shared};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -54,11 +54,7 @@ fn pod_shares_a_shim_and_namespaces(subject: &Subject) -> Outcome {
     assert_eq!(lines[5], "mock");
     assert!(lines[6].parse::<u32>()? >= 13, "mounts: {text}");
     container.delete()?;
-    world.events.wait_delete("work")?;
-    assert_eq!(
-        world.events.texts("work"),
-        ["create", "start", "exit 0", "delete 0"]
-    );
+    assert_events(&world, "work", &["create", "start", "exit 0", "delete 0"])?;
     assert_nothing_left(&world, &bundle);
     assert_eq!(pause.status()?, Status::RUNNING);
     pause.end()?;
@@ -99,8 +95,7 @@ fn containers_of_a_pod_are_independent(subject: &Subject) -> Outcome {
         ),
         ("two", &["create", "start", "exit 5", "delete 5"]),
     ] {
-        world.events.wait_delete(id)?;
-        assert_eq!(world.events.texts(id), expected);
+        assert_events(&world, id, expected)?;
     }
     world.events.wait_delete("one")?;
     // Asked once more, now that nobody is left. It may be on its way already.

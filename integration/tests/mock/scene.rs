@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use integration::mock::{
-    Bundle, Code, Container, Error, Process, Result, Shim, Spec, StdioKind, Subject, World,
+    Bundle, Code, Container, Error, Event, Process, Result, Shim, Spec, StdioKind, Subject, World,
 };
 
 use crate::Outcome;
@@ -73,6 +73,21 @@ pub(crate) fn assert_nothing_left(world: &World, bundle: &Bundle) {
 /// Up to 1.7 the reference's `delete` fails where Create has not left its files.
 pub(crate) fn can_delete_what_was_never_created(subject: &Subject) -> bool {
     subject.is_ours() || subject.generation.newest_api() > 2
+}
+
+/// These events have come, in this order. Under load the reference can swap an event that it had
+/// to send twice with the next one, so there only [`crate::lifecycle`] looks at the order.
+#[track_caller]
+pub(crate) fn assert_events(world: &World, id: &str, expected: &[&str]) -> Outcome {
+    let enough = |events: &[Event]| events.len() >= expected.len();
+    world.events.wait(id, Duration::from_secs(20), enough)?;
+    let (mut texts, mut expected) = (world.events.texts(id), expected.to_vec());
+    if !world.subject.is_ours() {
+        texts.sort_unstable();
+        expected.sort_unstable();
+    }
+    assert_eq!(texts, expected, "events of {id}");
+    Ok(())
 }
 
 /// Waits for a condition.

@@ -10,7 +10,9 @@ use integration::mock::{
     CallError, Code, Generation, Result, Spec, Stdio, StdioKind, Subject, Task, World,
 };
 
-use crate::scene::{ID, Scene, assert_refused, can_delete_what_was_never_created, until};
+use crate::scene::{
+    ID, Scene, assert_events, assert_refused, can_delete_what_was_never_created, until,
+};
 use crate::{Outcome, Test, ours, shared};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -250,11 +252,7 @@ fn client_that_leaves_mid_call(subject: &Subject) -> Outcome {
     scene.container.start()?;
     scene.container.kill(9)?;
     assert_eq!(scene.container.wait()?, 137);
-    scene.world.events.wait_exit(ID, ID)?;
-    assert_eq!(
-        scene.world.events.texts(ID),
-        ["create", "start", "exit 137"]
-    );
+    assert_events(&scene.world, ID, &["create", "start", "exit 137"])?;
     scene.finish()
 }
 

@@ -4,7 +4,7 @@
 use integration::mock::api::Status;
 use integration::mock::{Code, Spec, StdioKind, Subject};
 
-use crate::scene::{ID, Scene, assert_refused};
+use crate::scene::{ID, Scene, assert_events, assert_refused};
 use crate::{Outcome, Test, ours, shared};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -74,7 +74,7 @@ fn running_refuses(subject: &Subject) -> Outcome {
     let request = scene.shim.create_request(&scene.bundle, &container.io);
     assert!(task.create(&request).is_err(), "created twice");
     assert_eq!(container.status()?, Status::RUNNING);
-    assert_eq!(scene.world.events.texts(ID), ["create", "start"]);
+    assert_events(&scene.world, ID, &["create", "start"])?;
     scene.end()
 }
 

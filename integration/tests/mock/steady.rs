@@ -3,6 +3,7 @@
 
 use integration::mock::{Shim, Spec, StdioKind, Subject, Usage, World};
 
+use crate::scene::assert_events;
 use crate::{Outcome, Test, shared};
 
 pub(crate) const TESTS: &[Test] = &[shared(
@@ -71,11 +72,7 @@ fn live(world: &World, shim: &Shim, number: u32) -> Outcome {
     assert_eq!(container.run()?, 1);
     assert_eq!(container.io.out.text()?, "out\n");
     container.delete()?;
-    world.events.wait_delete(&id)?;
-    assert_eq!(
-        world.events.texts(&id),
-        ["create", "start", "exit 1", "delete 1"]
-    );
+    assert_events(world, &id, &["create", "start", "exit 1", "delete 1"])?;
     world.remove(bundle);
     Ok(())
 }

@@ -17,7 +17,7 @@ use protobuf::well_known_types::timestamp::Timestamp;
 
 use crate::args::Args;
 use crate::error::chain;
-use crate::{RUNTIME, socket};
+use crate::{RUNTIME, group, socket};
 
 /// As if by SIGKILL.
 const EXIT_STATUS: u32 = 128 + 9;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Vec<u8> {
             0
         }
     };
-    remove_socket(&bundle);
+    remove_sockets(args, &bundle);
     let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0);
     reply(pid.or_else(|| pid_file(&bundle)).unwrap_or(0))
 }
@@ -65,13 +65,20 @@ fn pid_file(bundle: &Path) -> Option<u32> {
         .ok()
 }
 
-/// Removes the socket that a killed server has left; a live one serves other containers.
-fn remove_socket(bundle: &Path) {
+/// Removes the sockets that a killed server has left; a live one serves other containers.
+fn remove_sockets(args: &Args, bundle: &Path) {
     let Ok(address) = std::fs::read_to_string(bundle.join("address")) else {
         return;
     };
-    if let Some(path) = address.trim().strip_prefix(socket::SCHEME) {
-        socket::remove_stale(Path::new(path));
+    let Some(path) = address.trim().strip_prefix(socket::SCHEME).map(Path::new) else {
+        return;
+    };
+    socket::remove_stale(path);
+    let group = group::of(bundle, &args.id).unwrap_or_else(|_| args.id.clone());
+    if let Some(dir) = path.parent() {
+        // There is one if containerd logs at debug level.
+        let debug = socket::path(dir, &args.address, &[&args.namespace, &group, "debug"]);
+        socket::remove_stale(&debug);
     }
 }
 

@@ -205,11 +205,14 @@ fn unlink(path: &Path) -> sys::Result<()> {
 /// Removes a socket if its server is dead; says nothing of failures, for whoever calls is
 /// cleaning up and would go on anyway.
 pub(crate) fn remove_stale(path: &Path) {
+    let is_socket = || std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if !is_socket() {
+        return;
+    }
     let Some(Ok(_lock)) = path.parent().map(Lock::take) else {
         return;
     };
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    if is_socket && !is_alive(path) {
+    if is_socket() && !is_alive(path) {
         // Gone already is as good.
         let _ = unlink(path);
     }

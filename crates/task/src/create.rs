@@ -16,7 +16,7 @@ use crate::container::{Container, Mode, Operations, Phase, Process, ReplyTo, Std
 use crate::events;
 use crate::server::{ProcessName, Server};
 use crate::service::{Answer, message};
-use crate::status::Status;
+use crate::status::{Status, chain};
 use crate::token::Token;
 
 /// What a worker hands back.
@@ -169,12 +169,13 @@ fn create(
         }
         None => Options::default(),
     };
-    let failed =
-        |e: &dyn std::fmt::Display| Status::unknown(format!("OCI runtime create failed: {e}"));
+    let failed = |e: &dyn std::error::Error| {
+        Status::unknown(format!("OCI runtime create failed: {}", chain(e)))
+    };
     options.check_binary().map_err(|e| failed(&e))?;
     if options.systemd_cgroup {
-        return Err(failed(
-            &"the systemd cgroup driver is not supported by this runtime yet",
+        return Err(Status::unknown(
+            "OCI runtime create failed: the systemd cgroup driver is not supported by this runtime yet",
         ));
     }
     let path = Path::new(&request.bundle);
@@ -296,8 +297,9 @@ pub(crate) fn terminal(wanted: bool) -> Terminal {
 
 /// Opens a process's streams: our side of them and the child's.
 pub(crate) fn open(request: &stdio::Request<'_>) -> Result<(ProcessIo, Stdio), Status> {
-    let (io, child) = stdio::open(request)
-        .map_err(|e| Status::unknown(format!("failed to create init process I/O: {e}")))?;
+    let (io, child) = stdio::open(request).map_err(|e| {
+        Status::unknown(format!("failed to create init process I/O: {}", chain(&e)))
+    })?;
     let child = match child {
         Some(ChildStdio {
             stdin,
@@ -318,8 +320,8 @@ impl Rootfs {
         if request.rootfs.is_empty() {
             return Ok(Self(None));
         }
-        let failed = |e: &dyn std::fmt::Display| {
-            Status::unknown(format!("failed to mount rootfs component: {e}"))
+        let failed = |e: &dyn std::error::Error| {
+            Status::unknown(format!("failed to mount rootfs component: {}", chain(e)))
         };
         let path = bundle.join("rootfs");
         match std::fs::DirBuilder::new().mode(0o711).create(&path) {

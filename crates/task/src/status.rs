@@ -282,6 +282,21 @@ impl Phase {
     }
 }
 
+/// An error with its causes, `: ` between them. Some errors print their cause themselves.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// A failed system call has no class in Go either.
 impl From<sys::Error> for Status {
     fn from(error: sys::Error) -> Self {

@@ -177,8 +177,11 @@ impl Client {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: id.to_owned(),
         };
-        self.call(snapshots.remove(self.request(request)))?;
-        Ok(())
+        match self.call(snapshots.remove(self.request(request))) {
+            // containerd's garbage collector was faster.
+            Err(status) if status.code() == Code::NotFound => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// The name of the image's file system: the one committed snapshot.

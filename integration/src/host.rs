@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The host seen from outside: processes, mounts, cgroups and sockets that a container may leave.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
+
+use crate::failure::{Outcome, SOON, wait_until};
 
 /// Where shims put their sockets, whatever containerd's state folder is.
 const SOCKETS: &str = "/run/containerd/s";
@@ -69,6 +71,24 @@ pub fn processes_with(text: &str) -> Vec<HostProcess> {
     all
 }
 
+/// The arguments of a process, joined by spaces; empty if there is none.
+#[must_use]
+pub fn command(pid: u32) -> String {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&command).replace('\0', " ")
+}
+
+/// Waits until a process has become the program that it was started for: a runtime may answer a
+/// moment before that.
+///
+/// # Errors
+/// When it does not.
+pub fn wait_for_program(pid: u32, name: &str) -> Outcome {
+    wait_until(SOON, format!("process {pid} to be {name}"), || {
+        command(pid).contains(name).then_some(())
+    })
+}
+
 /// The shims of containers: processes with both `-address ADDRESS` and `-id ID` in the arguments.
 #[must_use]
 pub fn shims(address: &Path, id: &str) -> Vec<HostProcess> {
@@ -110,6 +130,32 @@ pub fn cgroup_folders(cgroup: &str) -> Vec<PathBuf> {
     let relative = cgroup.trim_start_matches('/');
     let folders = cgroup_roots().into_iter().map(|root| root.join(relative));
     folders.filter(|folder| folder.exists()).collect()
+}
+
+/// Makes a cgroup in all hierarchies. One of cpuset takes processes only when it has been given
+/// processors and memory.
+///
+/// # Errors
+/// What the kernel says.
+pub fn make_cgroup(cgroup: &str) -> io::Result<()> {
+    for root in cgroup_roots() {
+        let mut folder = root;
+        for name in cgroup.split('/').filter(|name| !name.is_empty()) {
+            let parent = folder.clone();
+            folder.push(name);
+            if !folder.exists() {
+                fs::create_dir(&folder)?;
+            }
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let value = fs::read_to_string(folder.join(file)).unwrap_or_default();
+                let first_version = folder.join("tasks").exists();
+                if first_version && value.trim().is_empty() && folder.join(file).exists() {
+                    fs::write(folder.join(file), fs::read(parent.join(file))?)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes cgroups and those below, as far as they are empty.

@@ -8,7 +8,7 @@
 //! | [`containerd`] | one private daemon: start, kill, log, end |
 //! | [`client`], [`events`], [`stdio`] | a client's view: calls, events, FIFOs |
 //! | [`spec`] | the OCI documents that tests start from |
-//! | [`lab`], [`container`] | what tests handle: a shim under a containerd, containers, execs |
+//! | [`lab`], [`container`], [`process`], [`streams`] | what tests handle: a shim under a containerd, processes |
 //! | [`host`] | the host's view: processes, mounts, cgroups, sockets |
 //! | [`mock`] | the layer without containerd: plays it for one shim |
 //! | [`suite`], [`e2e`] | the list of tests and how it is run; the tests, one file for each area |
@@ -23,6 +23,8 @@ pub mod failure;
 pub mod host;
 pub mod lab;
 pub mod mock;
+pub mod process;
 pub mod spec;
 pub mod stdio;
+pub mod streams;
 pub mod suite;

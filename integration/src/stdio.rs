@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -49,28 +49,33 @@ impl Shared {
 
 /// Reads a FIFO to its end in a thread of its own.
 pub struct Reader {
-    path: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Reader {
-    /// Starts reading, once somebody opens the FIFO for writing.
-    #[must_use]
-    pub fn start(path: &Path) -> Self {
+    /// Opens the FIFO, whether or not there is a writer, and reads what comes.
+    ///
+    /// # Errors
+    /// What open says.
+    pub fn start(path: &Path) -> Outcome<Self> {
+        let fifo = File::from(open(
+            path,
+            OFlags::RDONLY | OFlags::NONBLOCK,
+            Mode::empty(),
+        )?);
         let shared = Arc::new(Shared::default());
-        let (theirs, fifo) = (shared.clone(), path.to_owned());
+        let theirs = shared.clone();
         let thread = std::thread::spawn(move || {
             // An error ends the reading like end of file does: the test sees what is missing.
-            let _ = read_to_end(&fifo, &theirs);
+            let _ = read_to_end(fifo, &theirs);
             theirs.received().ended = true;
             theirs.changed.notify_all();
         });
-        Self {
-            path: path.to_owned(),
+        Ok(Self {
             shared,
             thread: Some(thread),
-        }
+        })
     }
 
     /// What has come so far.
@@ -147,9 +152,6 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        // Releases a thread that still waits for a writer. It fails when there is no reader, and
-        // then there is nobody to release.
-        let _ = open(&self.path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty());
         if let Some(thread) = self.thread.take() {
             // A panic in it has been printed already.
             let _ = thread.join();
@@ -157,22 +159,23 @@ impl Drop for Reader {
     }
 }
 
-fn read_to_end(fifo: &Path, shared: &Shared) -> io::Result<()> {
-    let mut file = File::from(open(fifo, OFlags::RDONLY, Mode::empty())?);
+/// Before the first writer has come poll(2) says nothing, and after the last has gone, that it has.
+fn read_to_end(mut fifo: File, shared: &Shared) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     let moment = Timespec {
         tv_sec: 0,
         tv_nsec: 50_000_000,
     };
     while !shared.stop.load(Ordering::Relaxed) {
-        if poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&moment))? == 0 {
+        if poll(&mut [PollFd::new(&fifo, PollFlags::IN)], Some(&moment))? == 0 {
             continue;
         }
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(());
+        match fifo.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => shared.received().bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
-        shared.received().bytes.extend_from_slice(&buffer[..count]);
         shared.changed.notify_all();
     }
     Ok(())

@@ -15,7 +15,8 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -68,8 +69,21 @@ impl Slot {
         made.as_ref().map_err(Failed::from)
     }
 
-    fn run(&self, test: &Test) -> Result<Completion, Failed> {
+    fn run(&self, test: &Test, times: &Times) -> Result<Completion, Failed> {
         let lab = self.lab()?;
+        let begun = Instant::now();
+        let outcome = self.judge(test, lab);
+        let name = format!("{}::{}", self.name(), test.sentence);
+        let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.push((begun.elapsed(), name));
+        outcome
+    }
+
+    fn name(&self) -> String {
+        format!("{}::{}", self.generation, self.shim)
+    }
+
+    fn judge(&self, test: &Test, lab: &Lab) -> Result<Completion, Failed> {
         let position = lab.containerd().log_position();
         let outcome = catch_unwind(AssertUnwindSafe(|| (test.run)(lab)));
         let text = match outcome {
@@ -92,6 +106,22 @@ impl Slot {
         Err(Failed::from(format!(
             "{text}\n--- containerd's log:\n{shown}"
         )))
+    }
+}
+
+/// How long each test took.
+type Times = Mutex<Vec<(Duration, String)>>;
+
+fn say_slowest(times: &Times) {
+    let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+    times.sort();
+    let slow = times
+        .iter()
+        .rev()
+        .take(5)
+        .filter(|(time, _)| *time > Duration::from_secs(5));
+    for (time, name) in slow {
+        say(&format!("e2e: {:.1} s: {name}", time.as_secs_f64()));
     }
 }
 
@@ -133,11 +163,14 @@ pub fn main() -> ExitCode {
         ));
         return ExitCode::FAILURE;
     }
-    let trials = slots.iter().flat_map(trials_of).collect();
+    let times = Arc::new(Times::default());
+    let trials = slots.iter().flat_map(|slot| trials_of(slot, &times));
+    let trials = trials.collect();
     if !arguments.list {
         containerd::sweep_stale();
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
+    say_slowest(&times);
     let left = end(slots);
     if left.is_empty() {
         return conclusion.exit_code();
@@ -146,14 +179,11 @@ pub fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn trials_of(slot: &Arc<Slot>) -> Vec<Trial> {
+fn trials_of(slot: &Arc<Slot>, times: &Arc<Times>) -> Vec<Trial> {
     let trials = e2e::tests().map(|test| {
-        let name = format!(
-            "{}::{}::{}::{}",
-            slot.generation, slot.shim, test.area, test.sentence
-        );
-        let slot = slot.clone();
-        Trial::ignorable_test(name, move || slot.run(&test))
+        let name = format!("{}::{}::{}", slot.name(), test.area, test.sentence);
+        let (slot, times) = (slot.clone(), times.clone());
+        Trial::ignorable_test(name, move || slot.run(&test, &times))
     });
     trials.collect()
 }

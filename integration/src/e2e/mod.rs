@@ -2,12 +2,68 @@
 //! The tests, one file for each area of behaviour. Each first passed with the Go shim and runc of
 //! every containerd generation; where those differ, the test says so.
 
+use std::fmt::Debug;
+
+use containerd_client::tonic::{Code, Status};
+
 use crate::suite::Test;
 
+mod confine;
+mod crash;
+mod ctr;
+mod endurance;
+mod errors;
+mod events;
+mod exec;
+mod kill;
+mod logging;
+mod mounts;
+mod namespaces;
+mod pods;
+mod restart;
 mod run;
+mod service;
+mod stdio;
+mod terminal;
 
 /// All tests.
 pub fn tests() -> impl Iterator<Item = Test> {
-    let areas = [run::TESTS];
+    let areas = [
+        run::TESTS,
+        exec::TESTS,
+        events::TESTS,
+        service::TESTS,
+        errors::TESTS,
+        kill::TESTS,
+        stdio::TESTS,
+        terminal::TESTS,
+        logging::TESTS,
+        confine::TESTS,
+        mounts::TESTS,
+        namespaces::TESTS,
+        pods::TESTS,
+        restart::TESTS,
+        crash::TESTS,
+        ctr::TESTS,
+        endurance::TESTS,
+    ];
     areas.into_iter().flatten().copied()
+}
+
+/// Asserts that a call failed with `code` and a message that contains `text`.
+fn assert_refused<T: Debug>(result: Result<T, Status>, code: Code, text: &str) {
+    match result {
+        Ok(answer) => panic!("expected {code:?} {text:?}, got the answer {answer:?}"),
+        Err(status) => assert_status(&status, code, text),
+    }
+}
+
+/// Asserts that `status` has `code` and a message that contains `text`.
+fn assert_status(status: &Status, code: Code, text: &str) {
+    assert!(
+        status.code() == code && status.message().contains(text),
+        "expected {code:?} {text:?}, got {:?} {:?}",
+        status.code(),
+        status.message()
+    );
 }

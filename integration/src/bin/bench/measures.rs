@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is measured, in which unit, and what ours may cost at most.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use integration::mock::api::{ExecProcessRequest, StateRequest, StateResponse};
@@ -355,10 +356,24 @@ fn limit(rig: &mut Rig) -> Result<Vec<f64>, Error> {
         let stdio = bundle.stdio(StdioKind::Null)?;
         let request = rig.create_request(&bundle, &stdio);
         let rpc = &mut rig.pod.rpc;
-        match rpc.create(&request).and_then(|_| rpc.run(bundle.id(), "")) {
+        let created = rpc.create(&request);
+        if created.is_ok() && !is_limited(&rig.world.cgroup_folders(&bundle), bytes) {
+            return Err("the limit is not in force".into());
+        }
+        match created.and_then(|_| rig.pod.rpc.run(bundle.id(), "")) {
             Ok(_) => return Ok(vec![f64::from(kib)]),
             Err(error) => last = Some(error),
         }
     }
     Err(last.unwrap_or_else(|| "no limit was tried".into()))
+}
+
+/// Does one of these cgroups have this memory limit, as v1 or v2 tell it?
+fn is_limited(cgroups: &[PathBuf], bytes: u64) -> bool {
+    let files = ["memory.limit_in_bytes", "memory.max"];
+    let limits = cgroups
+        .iter()
+        .flat_map(|cgroup| files.map(|file| cgroup.join(file)));
+    let mut limits = limits.filter_map(|file| std::fs::read_to_string(file).ok());
+    limits.any(|limit| limit.trim() == bytes.to_string())
 }

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -170,20 +171,34 @@ fn cpu_time(pid: u32) -> Result<Duration> {
 
 /// Processes that have `argument` among the arguments they were executed with.
 pub(crate) fn with_argument(argument: &OsStr) -> Vec<Process> {
+    matching(|folder| {
+        fs::read(folder.join("cmdline")).is_ok_and(|line| {
+            line.split(|byte| *byte == 0)
+                .any(|part| part == argument.as_bytes())
+        })
+    })
+}
+
+/// Processes whose executable lies below `folder`.
+pub(crate) fn executing_below(folder: &Path) -> Vec<Process> {
+    matching(|process| fs::read_link(process.join("exe")).is_ok_and(|exe| exe.starts_with(folder)))
+}
+
+/// All other processes of which this is true. It is asked with the process's folder in `/proc`.
+fn matching(wanted: impl Fn(&Path) -> bool) -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     entries
         .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != std::process::id())
-        .filter(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                line.split(|byte| *byte == 0)
-                    .any(|part| part == argument.as_bytes())
-            })
+        .filter_map(|entry| {
+            Some((
+                entry.path(),
+                entry.file_name().to_str()?.parse::<u32>().ok()?,
+            ))
         })
-        .filter_map(|pid| Process::open(pid).ok())
+        .filter(|(folder, pid)| *pid != std::process::id() && wanted(folder))
+        .filter_map(|(_, pid)| Process::open(pid).ok())
         .collect()
 }
 

@@ -343,6 +343,8 @@ fn destroy(name: &str) {
     let folder = Path::new(ROOT).join(name);
     process::kill_all(&process::with_argument(OsStr::new(&namespace)));
     cgroup::destroy(&format!("{CGROUPS}{name}"));
+    // A logger of a killed shim.
+    process::kill_all(&process::executing_below(&folder));
     let daemon = Daemon {
         namespace: namespace.clone(),
         address: folder.join("containerd.sock").display().to_string(),

@@ -217,7 +217,10 @@ impl Container {
                 ),
             },
         )?;
-        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let resources = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref());
         let (devices, limits) = resources::plan(resources)?;
         let joined = namespaces.open_joined()?;
 
@@ -236,10 +239,12 @@ impl Container {
         })?;
         let cgroup = made.cgroup.insert(cgroup);
         // Before anybody is in it: CAP_MKNOD is among the default capabilities.
-        cgroup.set_devices(&devices).map_err(|source| Error::Cgroup {
-            attempt: "unable to apply device rules",
-            source,
-        })?;
+        cgroup
+            .set_devices(&devices)
+            .map_err(|source| Error::Cgroup {
+                attempt: "unable to apply device rules",
+                source,
+            })?;
 
         let pid_namespace = joined.iter().find(|(kind, _)| *kind == Namespace::Pid);
         let (child, channel) = spawn(

@@ -118,6 +118,8 @@ fn an_exec_may_have_a_terminal(lab: &Lab) -> Outcome {
 }
 
 fn a_hundred_execs_at_once_each_keep_their_output_and_status(lab: &Lab) -> Outcome {
+    // The Go shim of 1.6 can be brought to a standstill by so many.
+    let few = lab.is_reference() && !lab.generation.at_least(1, 7);
     let container = lab.container(["sleep", "1000"]).start()?;
     let failures = thread::scope(|scope| {
         let start = |number: u32| {
@@ -137,7 +139,7 @@ fn a_hundred_execs_at_once_each_keep_their_output_and_status(lab: &Lab) -> Outco
                 Ok(())
             })
         };
-        let threads: Vec<_> = (0..100).map(start).collect();
+        let threads: Vec<_> = (0..if few { 10 } else { 100 }).map(start).collect();
         let outcomes = threads.into_iter().map(thread::ScopedJoinHandle::join);
         outcomes
             .filter_map(|outcome| match outcome {
@@ -248,11 +250,13 @@ fn nothing_can_be_executed_after_the_init_has_exited(lab: &Lab) -> Outcome {
     container.kill(Signal::KILL)?;
     container.wait()?;
     let id = container.id().to_owned();
-    assert_refused(
-        early.start(),
-        Code::FailedPrecondition,
-        &format!("container {id} init process is not running: failed precondition"),
-    );
+    let started = early.start();
+    if lab.is_reference() && !lab.generation.at_least(1, 7) {
+        assert_refused(started, Code::Unknown, "OCI runtime exec failed");
+    } else {
+        let text = format!("container {id} init process is not running: failed precondition");
+        assert_refused(started, Code::FailedPrecondition, &text);
+    }
     let late = container.exec("late", ["true"]).add();
     let Err(_) = late else {
         crate::fail!("an exec was added to a stopped container");

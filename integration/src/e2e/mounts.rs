@@ -85,7 +85,13 @@ fn options_of_mounts_are_applied(lab: &Lab) -> Outcome {
     ] {
         assert!(options.contains(&wanted), "no {wanted} in {line}");
     }
-    assert!(output.ends_with("700\nrefused\n"), "{output}");
+    // runc 1.1.5 gives a tmpfs the mode of the folder below.
+    let mode = if lab.is_reference() && !lab.generation.at_least(1, 7) {
+        "755"
+    } else {
+        "700"
+    };
+    assert!(output.ends_with(&format!("{mode}\nrefused\n")), "{output}");
     Ok(())
 }
 

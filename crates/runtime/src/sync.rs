@@ -2,7 +2,7 @@
 //! The sync protocol between the shim and a container's init.
 //!
 //! One `SOCK_SEQPACKET` pair for each init or exec process. A message is one packet with its
-//! descriptors; a body over [`INLINE`] bytes travels in a sealed memfd that goes along as the last
+//! descriptors; a body over 48 KiB travels in a sealed memfd that goes along as the last
 //! descriptor.
 //!
 //! ```text

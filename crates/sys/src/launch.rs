@@ -239,8 +239,9 @@ mod tests {
     #[test]
     fn signals_are_at_their_defaults_and_the_environment_is_only_what_was_given() {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        // The last one in the shell's place: a shell blocks signals for the moment of a fork.
         let script =
-            c"{ echo $GREETING; tr '\\0' '\\n' </proc/$$/environ; cat /proc/$$/status; } >&3";
+            c"{ echo $GREETING; tr '\\0' '\\n' </proc/$$/environ; exec cat /proc/self/status; } >&3";
         let pid = Launch {
             program: c"/bin/sh",
             args: &[c"sh", c"-c", script],

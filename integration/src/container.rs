@@ -26,6 +26,12 @@ pub struct RuncOptions {
     /// Cgroup of the shim.
     #[prost(string, tag = "3")]
     pub shim_cgroup: String,
+    /// Owner of the process's ends of the streams.
+    #[prost(uint32, tag = "4")]
+    pub io_uid: u32,
+    /// Group of the process's ends of the streams.
+    #[prost(uint32, tag = "5")]
+    pub io_gid: u32,
     /// The runtime's executable.
     #[prost(string, tag = "6")]
     pub binary_name: String,

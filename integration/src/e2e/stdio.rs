@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::container::RuncOptions;
 use crate::failure::{Failure, Outcome, SOON};
 use crate::lab::Lab;
 use crate::process::EXIT;
@@ -24,6 +26,7 @@ tests!["stdio";
     streams_end_with_the_process_although_a_child_holds_them,
     a_child_of_an_exec_that_holds_stdout_does_not_hold_delete,
     closing_stdin_twice_is_fine,
+    streams_belong_to_the_user_that_the_options_name,
 ];
 
 const CHUNK: usize = 10 * 1024 * 1024;
@@ -196,5 +199,23 @@ fn closing_stdin_twice_is_fine(lab: &Lab) -> Outcome {
     container.close_stdin()?;
     container.close_stdin()?;
     assert_eq!(container.finish()?.success()?, "x");
+    Ok(())
+}
+
+/// A user who is not root can open them again by their names in procfs.
+fn streams_belong_to_the_user_that_the_options_name(lab: &Lab) -> Outcome {
+    let options = RuncOptions {
+        io_uid: 1000,
+        io_gid: 1000,
+        ..RuncOptions::default()
+    };
+    let script = "echo out >/dev/stdout; echo err >/dev/stderr; stat -L -c '%u %g' /proc/self/fd/1";
+    let builder = lab.script(script).options(&options).edit(|spec| {
+        spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    });
+    let finished = builder.run()?;
+    assert_eq!(finished.status, 0, "{finished:?}");
+    assert_eq!(finished.stdout, "out\n1000 1000\n");
+    assert_eq!(finished.stderr, "err\n");
     Ok(())
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Device rules as a process feels them.
-//!
-//! Requires, besides, a temporary directory on a file system where device nodes work.
 
 use super::*;
 use crate::devices::Verdict::{Allow, Deny};
@@ -30,7 +28,8 @@ impl Nodes {
     ];
 
     fn new(top: &Top) -> Self {
-        let directory = std::env::temp_dir().join(&top.name);
+        // Device nodes work there; often they do not where temporary files are.
+        let directory = Path::new("/dev").join(&top.name);
         fs::create_dir(&directory).unwrap();
         let nodes = Self(directory);
         for (name, numbers) in Self::ALL {

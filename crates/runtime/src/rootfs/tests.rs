@@ -26,8 +26,17 @@ const KERNELS: [&[Feature]; 3] = [
     &[Feature::SetAttr, Feature::Detached],
 ];
 
-/// Runs in a thread with its own mount namespace, working directory, root and umask.
+/// Runs in a thread with its own mount namespace, working directory, root and umask. No mount gets
+/// out: systemd has all mounts of the host shared.
 pub(crate) fn isolated<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    contained(|| {
+        sys::mount::mount(None, "/", None, ms::PRIVATE | ms::REC, None).unwrap();
+        work()
+    })
+}
+
+/// The same, but mounts are shared, or not, as they are outside: as for a container's init.
+fn contained<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     assert!(rustix::process::geteuid().is_root(), "this test needs root");
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -117,6 +126,15 @@ fn mounted(path: &str) -> (String, String, String, String, String) {
 
 fn options(path: &str) -> String {
     mounted(path).0
+}
+
+/// May a mount be written to? "ro" or "rw"; other options may follow or not.
+fn access(path: &str) -> String {
+    options(path)
+        .split(',')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn bind(destination: &str, source: &Path, options: &[&str]) -> Value {

@@ -98,7 +98,7 @@ fn run_busybox() {
         "3"
     );
     assert_eq!(run("cd /; cd ../../..; pwd"), "/\n");
-    run("! echo x >/proc/sys/kernel/hostname && ! chroot /proc/1/cwd/../.. ls /usr");
+    run("! echo x >/proc/sys/kernel/hostname && ! chroot /proc/self/cwd/../.. ls /usr");
 }
 
 fn descriptors() -> Vec<u32> {

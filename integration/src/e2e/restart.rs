@@ -42,8 +42,10 @@ fn a_running_container_is_found_and_can_be_used(lab: &Lab) -> Outcome {
 /// broken pipe.
 fn output_goes_on_while_containerd_is_down(lab: &Lab) -> Outcome {
     let lab = &lab.another()?;
-    let script = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); sleep 0.01; done";
-    let mut container = lab.script(script).start()?;
+    let script =
+        "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; read line";
+    let mut container = lab.script(script).with_stdin().start()?;
+    let mut stdin = container.streams.stdin()?;
     container.streams.stdout()?.wait_for("line 3\n")?;
     lab.containerd().kill()?;
     container.streams.stdout()?.wait_for("line 30\n")?;
@@ -52,6 +54,7 @@ fn output_goes_on_while_containerd_is_down(lab: &Lab) -> Outcome {
     lab.launch_again()?;
     assert_eq!(container.state()?.status().as_str_name(), "RUNNING");
     container.streams.read_again()?;
+    stdin.write("go\n")?;
     let finished = container.finish()?;
     assert_eq!(finished.status, 0);
     assert!(finished.stdout.ends_with("line 199\n"), "{finished:?}");

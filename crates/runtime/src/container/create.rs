@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Creating a container, up to the gate where its init waits for start.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use cgroups::{Cgroup, Layout};
+use oci_spec::runtime::Spec;
+use rustix::process::Pid;
+
+use super::made::Made;
+use super::spawn::{
+    Descriptors, PidNamespace, answer, check_terminal, receive_console, set_oom_score, spawn,
+};
+use super::{Bundle, Container, CreateRequest, Runtime, Stdio};
+use crate::error::{Error, Result};
+use crate::init::{self, Descriptor, Role};
+use crate::namespaces::{Kind as Namespace, Source};
+use crate::process;
+use crate::resources;
+use crate::rootfs;
+use crate::state::{self, Directory, State};
+use crate::sync::Kind;
+
+impl Container {
+    /// Creates a container: its init is ready and waits to be started.
+    ///
+    /// On failure nothing is left: no process, cgroup or state.
+    ///
+    /// # Errors
+    /// Whatever the specification asks for that is impossible or fails; see [`Error`].
+    pub fn create(
+        runtime: &Runtime,
+        request: CreateRequest<'_>,
+    ) -> Result<(Self, Option<OwnedFd>)> {
+        let Bundle {
+            spec,
+            namespaces,
+            path: bundle,
+        } = request.bundle;
+        let Some(process) = spec.process() else {
+            return Err(Error::spec("process", "property must not be empty"));
+        };
+        let terminal = matches!(request.stdio, Stdio::Terminal);
+        check_terminal(terminal, process)?;
+        let plan = process::Plan::new("process", process, terminal, None)?;
+        let cgroups_path = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.cgroups_path().as_ref());
+        let record = Cgroup::plan(
+            &runtime.cgroups,
+            cgroups_path.map(|path| path.to_string_lossy()).as_deref(),
+            request.id,
+        )
+        .map_err(|source| Error::Cgroup {
+            attempt: "plan cgroup",
+            source,
+        })?;
+        let rootfs = rootfs::Plan::from_spec(
+            spec,
+            &rootfs::Host {
+                bundle,
+                pivot: request.pivot,
+                cgroups: cgroup_view(
+                    &runtime.cgroups,
+                    &record,
+                    namespaces.is_private(Namespace::Cgroup),
+                ),
+            },
+        )?;
+        let resources = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref());
+        let (devices, limits) = resources::plan(resources)?;
+        let joined = namespaces.open_joined()?;
+
+        let directory = Directory::new(request.state_root, request.namespace, request.id)?;
+        directory.create()?;
+        let mut made = Made {
+            directory: Some(directory),
+            cgroup: None,
+            child: None,
+        };
+        let state = initial_state(spec, &request, &record);
+        made.save(&state)?;
+        let cgroup = Cgroup::create(&runtime.cgroups, &record).map_err(|source| Error::Cgroup {
+            attempt: "unable to apply cgroup configuration",
+            source,
+        })?;
+        let cgroup = made.cgroup.insert(cgroup);
+        // Before anybody is in it: CAP_MKNOD is among the default capabilities.
+        cgroup
+            .set_devices(&devices)
+            .map_err(|source| Error::Cgroup {
+                attempt: "unable to apply device rules",
+                source,
+            })?;
+
+        let pid_namespace = joined.iter().find(|(kind, _)| *kind == Namespace::Pid);
+        let (child, channel) = spawn(
+            runtime,
+            namespaces.clone_flags(),
+            cgroup,
+            pid_namespace.map(|(_, fd)| PidNamespace::Path(fd.as_fd())),
+        )?;
+        let child = made.child.insert(child);
+        set_oom_score(child.pid, process)?;
+
+        let container = init::Container {
+            new_cgroup_namespace: *namespaces.get(Namespace::Cgroup) == Source::New,
+            new_network_namespace: *namespaces.get(Namespace::Network) == Source::New,
+            rootfs,
+            hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+            domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
+            sysctls: sysctls(spec),
+        };
+        let mut descriptors = Descriptors::new(runtime, cgroup)?;
+        for (kind, fd) in &joined {
+            if *kind != Namespace::Pid {
+                descriptors.push(Descriptor::Namespace(*kind), fd.as_fd());
+            }
+        }
+        let keyring = request.keyring;
+        let role = Role::Init(Box::new(container));
+        descriptors.send(
+            &channel,
+            runtime,
+            request.id,
+            keyring,
+            &plan,
+            role,
+            &request.stdio,
+        )?;
+        drop(request.stdio);
+
+        let console = receive_console(&channel, &plan, child)?;
+        answer(&channel, Kind::Ready, child, "create")?;
+        // As late as possible: our own setup is not the container's to pay for.
+        cgroup.set_limits(&limits).map_err(|source| Error::Cgroup {
+            attempt: "unable to apply cgroup limits",
+            source,
+        })?;
+        let state = State {
+            init_process_pid: child.pid.as_raw_nonzero().get(),
+            init_process_start: state::start_time(child.pid.as_raw_nonzero().get()).unwrap_or(0),
+            namespace_paths: namespace_paths(child.pid),
+            ..state
+        };
+        made.save(&state)?;
+        let (directory, cgroup, child) = made.keep()?;
+        let container = Self {
+            id: request.id.to_owned(),
+            pid: child.pid,
+            pidfd: child.pidfd,
+            cgroup,
+            private_pid_namespace: request.bundle.has_private_pid_namespace(),
+            directory,
+            keyring,
+            process: plan,
+            channel: Mutex::new(Some(channel)),
+        };
+        Ok((container, console))
+    }
+}
+
+/// What a mount of type `cgroup` shows: the container's place in each hierarchy of the host.
+fn cgroup_view(
+    layout: &Layout,
+    record: &cgroups::Record,
+    private_namespace: bool,
+) -> Option<rootfs::CgroupView> {
+    let mut places = layout.hierarchies().iter().filter_map(|hierarchy| {
+        let key = match hierarchy.kind() {
+            cgroups::Kind::Controllers(controllers) => controllers.first()?.as_str(),
+            cgroups::Kind::Named(name) => name.as_str(),
+            cgroups::Kind::Unified => "",
+        };
+        Some((hierarchy, PathBuf::from(record.paths().get(key)?)))
+    });
+    if layout.mode() == cgroups::Mode::V2 {
+        let (hierarchy, own) = places.next_back()?;
+        return Some(rootfs::CgroupView::Unified {
+            mount_point: hierarchy.mount_point().into(),
+            own,
+            private_namespace,
+        });
+    }
+    let name = |mount_point: &str| {
+        Path::new(mount_point)
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    Some(rootfs::CgroupView::Split(
+        places
+            .filter_map(|(hierarchy, own)| {
+                Some(rootfs::Hierarchy {
+                    name: name(hierarchy.mount_point())?,
+                    own,
+                })
+            })
+            .collect(),
+    ))
+}
+
+fn sysctls(spec: &Spec) -> Vec<(String, String)> {
+    let list = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.sysctl().as_ref());
+    let mut sysctls: Vec<_> = list
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    sysctls.sort();
+    sysctls
+}
+
+fn namespace_paths(pid: Pid) -> BTreeMap<String, String> {
+    let pid = pid.as_raw_nonzero();
+    Namespace::ALL
+        .iter()
+        .map(|kind| {
+            (
+                kind.state_name().to_owned(),
+                format!("/proc/{pid}/ns/{}", kind.proc_name()),
+            )
+        })
+        .collect()
+}
+
+fn initial_state(spec: &Spec, request: &CreateRequest<'_>, record: &cgroups::Record) -> State {
+    let mut labels = vec![format!("bundle={}", request.bundle.path.display())];
+    for (key, value) in spec.annotations().iter().flatten() {
+        labels.push(format!("{key}={value}"));
+    }
+    let root = spec
+        .root()
+        .as_ref()
+        .map(|root| root.path().clone())
+        .unwrap_or_default();
+    let rootfs: PathBuf = if root.is_absolute() {
+        root
+    } else {
+        request.bundle.path.join(root)
+    };
+    State {
+        id: request.id.to_owned(),
+        init_process_pid: 0,
+        init_process_start: 0,
+        created: crate::time::rfc3339_now(),
+        config: state::Config { rootfs, labels },
+        rootless: false,
+        cgroup_paths: record.clone(),
+        namespace_paths: BTreeMap::new(),
+        external_descriptors: Vec::new(),
+        intel_rdt_path: String::new(),
+    }
+}

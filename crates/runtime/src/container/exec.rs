@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One more process in a running container.
+
+use std::os::fd::AsFd;
+
+use oci_spec::runtime::Process;
+use sys::spawn::Child;
+
+use super::made::Made;
+use super::spawn::{Descriptors, PidNamespace, answer, receive_console, set_oom_score, spawn};
+use super::{Container, ExecProcess, Runtime, Stdio};
+use crate::error::{Error, Result};
+use crate::init::{Descriptor, Role};
+use crate::process;
+use crate::spec;
+use crate::sync::Kind;
+
+impl Container {
+    /// Plans one more process in the container; pure.
+    ///
+    /// # Errors
+    /// What the process asks for is impossible or not supported.
+    pub fn plan_exec(&self, process: &Process, terminal: bool) -> Result<process::Plan> {
+        spec::check_process("process", process)?;
+        process::Plan::new("process", process, terminal, Some(&self.process))
+    }
+
+    /// Runs one more process in the container; returns when its program is executed.
+    ///
+    /// On failure the process is gone.
+    ///
+    /// # Errors
+    /// As [`Container::create`].
+    pub fn exec(&self, runtime: &Runtime, process: &Process, stdio: Stdio) -> Result<ExecProcess> {
+        let plan = self.plan_exec(process, matches!(stdio, Stdio::Terminal))?;
+        let (child, channel) = spawn(
+            runtime,
+            0,
+            &self.cgroup,
+            Some(PidNamespace::Of(self.pidfd.as_fd())),
+        )?;
+        let mut made = Made {
+            directory: None,
+            cgroup: None,
+            child: None,
+        };
+        let child = made.child.insert(child);
+        set_oom_score(child.pid, process)?;
+        let mut descriptors = Descriptors::new(runtime, &self.cgroup)?;
+        descriptors.push(Descriptor::Init, self.pidfd.as_fd());
+        descriptors.send(
+            &channel,
+            runtime,
+            &self.id,
+            self.keyring,
+            &plan,
+            Role::Exec,
+            &stdio,
+        )?;
+        drop(stdio);
+        let console = receive_console(&channel, &plan, child)?;
+        answer(&channel, Kind::Executing, child, "exec")?;
+        if let Some(message) = channel.expect(&[])? {
+            return Err(Error::Protocol(format!("{:?} after the end", message.kind)));
+        }
+        let Some(Child { pid, pidfd }) = made.child.take() else {
+            return Err(Error::Protocol("no child".to_owned()));
+        };
+        Ok(ExecProcess {
+            pid,
+            pidfd,
+            console,
+        })
+    }
+}

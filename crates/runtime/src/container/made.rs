@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a creation has made so far, and its undoing.
+
+use cgroups::Cgroup;
+use rustix::process::Signal;
+use sys::spawn::Child;
+
+use crate::error::{Error, Result};
+use crate::state::{Directory, State};
+
+/// What has been made so far of a container; undone on drop unless kept.
+pub(super) struct Made {
+    pub(super) directory: Option<Directory>,
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) child: Option<Child>,
+}
+
+impl Made {
+    pub(super) fn save(&self, state: &State) -> Result<()> {
+        self.directory
+            .as_ref()
+            .map_or(Ok(()), |directory| directory.save(state))
+    }
+
+    pub(super) fn keep(mut self) -> Result<(Directory, Cgroup, Child)> {
+        match (self.directory.take(), self.cgroup.take(), self.child.take()) {
+            (Some(directory), Some(cgroup), Some(child)) => Ok((directory, cgroup, child)),
+            _ => Err(Error::Protocol("incomplete container".to_owned())),
+        }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            // ESRCH: it has ended by itself.
+            let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
+            if let Err(e) = reaper::wait_for(child.pid, &child.pidfd) {
+                log::warn!("undo create: {e}");
+            }
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            if let Err(e) = cgroup.kill().and_then(|()| cgroup.remove()) {
+                log::warn!("undo create: {e}");
+            }
+        }
+        if let Some(directory) = self.directory.take() {
+            if let Err(e) = directory.remove() {
+                log::warn!("undo create: {e}");
+            }
+        }
+    }
+}

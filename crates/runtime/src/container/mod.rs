@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The shim's side: creating, starting, entering and destroying a container.
+//!
+//! Straight sequential code that blocks; it runs on a worker thread. Nothing here knows containerd.
+
+mod create;
+mod exec;
+mod made;
+mod spawn;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use cgroups::{Cgroup, Layout};
+use oci_spec::runtime::Spec;
+use rustix::process::Pid;
+use sys::Call;
+
+use crate::error::{Attempt, Error, Result};
+use crate::namespaces::{Kind as Namespace, Namespaces, Source};
+use crate::process;
+use crate::rootfs;
+use crate::spec;
+use crate::state::Directory;
+use crate::sync::{Channel, Kind};
+
+/// What all containers of a shim share.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The shim's own executable, as init processes are to see it: not writable through any
+    /// `/proc/<pid>/exe` (CVE-2019-5736).
+    pub exe: OwnedFd,
+    /// Write end of the log pipe, non-blocking.
+    pub log: OwnedFd,
+    /// The machine's cgroup hierarchies.
+    pub cgroups: Layout,
+    /// The shim's own PID namespace.
+    pub pid_namespace: OwnedFd,
+    /// Whether init processes log each step.
+    pub debug: bool,
+}
+
+impl Runtime {
+    /// Looks at the machine.
+    ///
+    /// # Errors
+    /// No cgroup hierarchy is found, or `/proc` cannot be read.
+    pub fn new(exe: OwnedFd, log: OwnedFd, debug: bool) -> Result<Self> {
+        use rustix::fs::{Mode, OFlags, open};
+        let cgroups = Layout::detect().map_err(|source| Error::Cgroup {
+            attempt: "find cgroup hierarchies",
+            source,
+        })?;
+        let pid_namespace = open(
+            "/proc/self/ns/pid",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .call("open", || "/proc/self/ns/pid")
+        .attempt(|| "open own PID namespace")?;
+        Ok(Self {
+            exe,
+            log,
+            cgroups,
+            pid_namespace,
+            debug,
+        })
+    }
+}
+
+/// Where a process's standard streams go.
+#[derive(Debug)]
+pub enum Stdio {
+    /// A terminal made in the container; its master is in the result.
+    Terminal,
+    /// These descriptors, which become 0, 1 and 2.
+    Streams([OwnedFd; 3]),
+}
+
+/// Whether the container gets a session keyring of its own (`Options.no_new_keyring`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyring {
+    /// Its own, named `_ses.<id>`.
+    New,
+    /// The shim's.
+    Inherited,
+}
+
+/// A bundle's configuration, read and checked.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Where it is.
+    pub path: PathBuf,
+    spec: Spec,
+    namespaces: Namespaces,
+}
+
+impl Bundle {
+    /// Reads and checks config.json.
+    ///
+    /// # Errors
+    /// The file cannot be read, or asks for what is impossible or not supported; see [`Error`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let spec = spec::load(path)?;
+        let namespaces = Namespaces::from_spec(&spec)?;
+        spec::check(&spec, &namespaces)?;
+        Ok(Self {
+            path: path.to_owned(),
+            spec,
+            namespaces,
+        })
+    }
+
+    /// Whether the container has a PID namespace of its own, as opposed to the host's or another
+    /// container's: when its init ends, the kernel ends all its processes.
+    pub fn has_private_pid_namespace(&self) -> bool {
+        *self.namespaces.get(Namespace::Pid) == Source::New
+    }
+}
+
+/// A container to be created.
+#[derive(Debug)]
+pub struct CreateRequest<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its containerd namespace: a directory under `state_root`.
+    pub namespace: &'a str,
+    /// Its bundle; the root file system is mounted already.
+    pub bundle: &'a Bundle,
+    /// Where state is kept.
+    pub state_root: &'a Path,
+    /// Its init's standard streams.
+    pub stdio: Stdio,
+    /// How the root is changed.
+    pub pivot: rootfs::Pivot,
+    /// Whose session keyring it uses.
+    pub keyring: Keyring,
+}
+
+/// A container whose init waits for [`Container::start`], or runs.
+#[derive(Debug)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its init's pid in the shim's PID namespace.
+    pub pid: Pid,
+    /// Its init's pidfd.
+    pub pidfd: OwnedFd,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// Whether its processes are in a PID namespace of their own: when init ends, the kernel ends
+    /// all of them.
+    pub private_pid_namespace: bool,
+    directory: Directory,
+    keyring: Keyring,
+    process: process::Plan,
+    /// Until started.
+    channel: Mutex<Option<Channel>>,
+}
+
+/// A process that runs, and its terminal's master if it has one.
+#[derive(Debug)]
+pub struct ExecProcess {
+    /// Its pid in the shim's PID namespace.
+    pub pid: Pid,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// The terminal's master.
+    pub console: Option<OwnedFd>,
+}
+
+impl Container {
+    /// Lets init execute the user's program; returns when it has.
+    ///
+    /// # Errors
+    /// The program could not be executed (init has ended then), or the container was started
+    /// already.
+    pub fn start(&self) -> Result<()> {
+        let channel = self
+            .channel
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(channel) = channel else {
+            return Err(Error::NotPossible(
+                "cannot start a running process".to_owned(),
+            ));
+        };
+        let died = |how: &str| Error::Died {
+            how: how.to_owned(),
+            phase: "start",
+        };
+        channel
+            .signal(Kind::Run, &[])
+            .map_err(|_| died("had ended"))?;
+        match channel.expect(&[Kind::Executing])? {
+            None => Err(died("ended")),
+            Some(_) => match channel.expect(&[])? {
+                None => Ok(()),
+                Some(message) => Err(Error::Protocol(format!("{:?} after the end", message.kind))),
+            },
+        }
+    }
+
+    /// Pids of all processes in the container's cgroup, in the shim's PID namespace.
+    ///
+    /// # Errors
+    /// The cgroup cannot be read.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        self.cgroup.pids().map_err(|source| Error::Cgroup {
+            attempt: "list processes",
+            source,
+        })
+    }
+
+    /// Kills every process in the container's cgroup.
+    ///
+    /// # Errors
+    /// Some process is still there after the time limit.
+    pub fn kill_all(&self) -> Result<()> {
+        self.cgroup.kill().map_err(|source| Error::Cgroup {
+            attempt: "kill all processes",
+            source,
+        })
+    }
+
+    /// Removes what is left of the container: processes, cgroup, state. Its init is still the
+    /// caller's to wait for. May be repeated after a failure.
+    ///
+    /// # Errors
+    /// The cgroup or the state directory cannot be removed.
+    pub fn destroy(&self) -> Result<()> {
+        // Ends an init that was never started.
+        drop(
+            self.channel
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        let populated = self.cgroup.populated().unwrap_or(true);
+        if populated {
+            self.kill_all()?;
+        }
+        self.cgroup.remove().map_err(|source| Error::Cgroup {
+            attempt: "remove cgroup",
+            source,
+        })?;
+        self.directory.remove()
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Cgroups, session, keyring, namespaces: where the process belongs.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
+use sys::{Call, Errno};
+
+use super::{Descriptor, Init, StepResult};
+use crate::namespaces;
+
+impl Init {
+    pub(super) fn join_cgroups(&mut self) -> StepResult {
+        while let Some(tasks) = self.take(Descriptor::CgroupTasks) {
+            rustix::io::write(&tasks, b"0").call("write", || "cgroup tasks, \"0\"")?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_session(&mut self) -> StepResult {
+        rustix::process::setsid().call("setsid", || "")?;
+        Ok(())
+    }
+
+    pub(super) fn join_keyring(&mut self) -> StepResult {
+        if !self.plan.keyring {
+            return Ok(());
+        }
+        let Ok(name) = CString::new(format!("_ses.{}", self.plan.id)) else {
+            return Ok(());
+        };
+        match sys::keyring::join_session(&name) {
+            // Processes that come later may find the keyring by its name: KEY_USR_SEARCH for the
+            // user. An exec must not change it.
+            Ok(key) if self.container().is_some() => {
+                sys::keyring::add_permissions(key, u32::MAX, 0x0008_0000)?;
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(e) if e.errno() == Errno::NOSYS => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(super) fn join_namespaces(&mut self) -> StepResult {
+        for kind in namespaces::Kind::ALL {
+            let Some(fd) = self.take(Descriptor::Namespace(kind)) else {
+                continue;
+            };
+            rustix::thread::move_into_link_name_space(fd.as_fd(), Some(kind.link_type()))
+                .call("setns", || format!("{} namespace", kind.proc_name()))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn join_container(&mut self) -> StepResult {
+        let Some(init) = self.take(Descriptor::Init) else {
+            return Ok(());
+        };
+        let all = ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::CONTROL_GROUP
+            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::NETWORK;
+        rustix::thread::move_into_thread_name_spaces(init.as_fd(), all)
+            .call("setns", || "namespaces of the container's init")?;
+        Ok(())
+    }
+
+    pub(super) fn make_cgroup_namespace(&mut self) -> StepResult {
+        if self.container().is_some_and(|c| c.new_cgroup_namespace) {
+            sys::namespace::unshare(UnshareFlags::NEWCGROUP)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn loopback_up(&mut self) -> StepResult {
+        if self.container().is_some_and(|c| c.new_network_namespace) {
+            sys::netdev::loopback_up()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_hostname(&mut self) -> StepResult {
+        if let Some(name) = self.container().and_then(|c| c.hostname.as_ref()) {
+            rustix::system::sethostname(name.as_bytes()).call("sethostname", || name.clone())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_domainname(&mut self) -> StepResult {
+        if let Some(name) = self.container().and_then(|c| c.domainname.as_ref()) {
+            rustix::system::setdomainname(name.as_bytes())
+                .call("setdomainname", || name.clone())?;
+        }
+        Ok(())
+    }
+}

@@ -13,9 +13,9 @@ use options::Options;
 use protobuf::Message as _;
 use protobuf::well_known_types::any::Any;
 
+use crate::RUNTIME;
 use crate::bootstrap::InputError;
 use crate::error::Error;
-use crate::{RUNTIME, features};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const REVISION: &str = env!("SHIM_REVISION");
@@ -61,7 +61,7 @@ pub(crate) fn run(input: impl Read) -> Result<Vec<u8>, Error> {
     info.options = given.into();
     info.features = Some(Any {
         type_url: FEATURES.to_owned(),
-        value: features::document().to_string().into_bytes(),
+        value: runtime::features::document().to_string().into_bytes(),
         ..Any::default()
     })
     .into();

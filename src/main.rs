@@ -16,14 +16,12 @@
 //! | `serve`     | the server's setup                                              |
 //! | `delete`    | cleans up after a container whose server may be dead            |
 //! | `info`      | what this program is                                            |
-//! | `features`  | what its runtime supports                                       |
 //! | `error`     | why an action failed                                            |
 
 mod args;
 mod bootstrap;
 mod delete;
 mod error;
-mod features;
 mod group;
 mod info;
 mod launch;

@@ -17,11 +17,13 @@
 //! | [`procfs`]       | child  | a private /proc                                            |
 //! | [`resolve`]      | child  | paths inside a root                                        |
 //! | [`init_log`]     | child  | log lines over a pipe                                      |
+//! | [`features`]     | shim   | what is supported, as a document                           |
 
 pub mod capabilities;
 pub mod cleanup;
 pub mod container;
 mod error;
+pub mod features;
 pub mod init;
 pub mod init_log;
 mod mountinfo;

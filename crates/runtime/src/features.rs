@@ -9,7 +9,7 @@
 use serde_json::{Value, json};
 
 /// The document.
-pub(crate) fn document() -> Value {
+pub fn document() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",

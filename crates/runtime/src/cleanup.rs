@@ -51,7 +51,8 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
     }
 }
 
-fn end_processes(state: &State) -> Result<()> {
+/// Ends whatever is in the container's cgroup, its init wherever that is, and removes the cgroup.
+pub(crate) fn end_processes(state: &State) -> Result<()> {
     let failed = |source| Error::Cgroup {
         attempt: "clean up cgroup",
         source,

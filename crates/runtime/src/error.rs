@@ -11,6 +11,9 @@ pub enum Error {
     /// A container of this id has state already.
     #[error("container with given ID already exists: {0}")]
     AlreadyExists(String),
+    /// There is no container of this id, in runc's words, which clients match on.
+    #[error("container does not exist")]
+    DoesNotExist,
     /// config.json could not be read.
     #[error("open {}: {}", path.display(), describe(source))]
     ReadSpec {

@@ -8,6 +8,7 @@
 //! | [`container`]    | shim   | create, start, exec, destroy                               |
 //! | [`rootfs_mounts`]| shim   | the mounts that make a root file system                    |
 //! | [`state`]        | shim   | what is on disk                                            |
+//! | [`gate`]         | both   | where a container waits that another process starts        |
 //! | [`cleanup`]      | shim   | after a `kill -9`: the `delete` action                     |
 //! | [`sync`]         | both   | the protocol between shim and init                         |
 //! | [`process`]      | both   | what a process is to be                                    |
@@ -24,6 +25,7 @@ pub mod cleanup;
 pub mod container;
 mod error;
 pub mod features;
+pub mod gate;
 pub mod init;
 pub mod init_log;
 mod mountinfo;
@@ -39,5 +41,9 @@ pub mod state;
 pub mod sync;
 mod time;
 
-pub use container::{Bundle, Container, CreateRequest, ExecProcess, Keyring, Runtime, Stdio};
+pub use container::{
+    Bundle, Container, CreateRequest, Deletion, ExecProcess, Inherited, Keyring, Recipient,
+    Runtime, Status, Stdio, Stored, Summary,
+};
 pub use error::{Error, Failure, Result};
+pub use time::rfc3339_now;

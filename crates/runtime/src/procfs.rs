@@ -168,18 +168,18 @@ impl Procfs {
     /// # Errors
     /// The link to the descriptor is mounted over, or the file does not allow it.
     pub fn reopen(&self, fd: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
-        let number = fd.as_fd().as_raw_fd().to_string();
-        let link = format!("fd/{number}");
+        self.own_descriptors()?.reopen(fd, flags)
+    }
+
+    /// The directory of the calling thread's descriptors, to be kept longer than the whole.
+    ///
+    /// # Errors
+    /// It could not be opened safely.
+    pub fn own_descriptors(&self) -> Result<OwnDescriptors> {
         let directory = self.open_self("fd", OFlags::PATH | OFlags::DIRECTORY)?;
-        let reopened = (|| {
-            let ours = mount_id(self.root_fd(), "", AtFlags::EMPTY_PATH)?;
-            if mount_id(directory.as_fd(), &number, AtFlags::SYMLINK_NOFOLLOW)? != ours {
-                return Err(sys::Error::new("statx", number.clone(), Errno::XDEV));
-            }
-            rustix::fs::openat(&directory, &*number, flags | OFlags::CLOEXEC, Mode::empty())
-                .call("openat", || format!("{number:?}, {flags:?}"))
-        })();
-        reopened.map_err(|source| self.failed("reopen", &link, source))
+        let mount = mount_id(self.root_fd(), "", AtFlags::EMPTY_PATH)
+            .map_err(|source| self.failed("look at", "fd", source))?;
+        Ok(OwnDescriptors { directory, mount })
     }
 
     /// Sets a kernel parameter, with one `write(2)`. The name is as `sysctl(8)` takes it: the
@@ -248,6 +248,40 @@ impl Procfs {
             path: format!("thread-self/{file}"),
             source,
         }
+    }
+}
+
+/// The directory of a thread's own descriptors in a procfs. It leads nowhere else.
+#[derive(Debug)]
+pub struct OwnDescriptors {
+    directory: OwnedFd,
+    /// The mount of the procfs that it was opened in.
+    mount: u64,
+}
+
+impl OwnDescriptors {
+    /// As [`Procfs::reopen`]; blocks if opening the file does.
+    ///
+    /// # Errors
+    /// As [`Procfs::reopen`].
+    pub fn reopen(&self, fd: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
+        let number = fd.as_fd().as_raw_fd().to_string();
+        let reopened = (|| {
+            let found = mount_id(self.directory.as_fd(), &number, AtFlags::SYMLINK_NOFOLLOW)?;
+            if found != self.mount {
+                return Err(sys::Error::new("statx", number.clone(), Errno::XDEV));
+            }
+            let flags = flags | OFlags::CLOEXEC;
+            rustix::io::retry_on_intr(|| {
+                rustix::fs::openat(&self.directory, &*number, flags, Mode::empty())
+            })
+            .call("openat", || format!("{number:?}, {flags:?}"))
+        })();
+        reopened.map_err(|source| Error::File {
+            attempt: "reopen",
+            path: format!("thread-self/fd/{number}"),
+            source,
+        })
     }
 }
 

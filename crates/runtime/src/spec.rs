@@ -12,18 +12,22 @@ use crate::capabilities;
 use crate::error::{Error, Result};
 use crate::namespaces::{Kind, Namespaces};
 
-/// Reads and parses `config.json` of a bundle.
+/// Reads `config.json` of a bundle.
 ///
 /// # Errors
-/// The file cannot be read, or a value has the wrong type; the error names the JSON path.
-pub fn load(bundle: &Path) -> Result<Spec> {
+/// The file cannot be read.
+pub fn read(bundle: &Path) -> Result<Vec<u8>> {
     let path = bundle.join("config.json");
-    let bytes = std::fs::read(&path).map_err(|source| Error::ReadSpec {
-        path: path.clone(),
-        source,
-    })?;
-    parse(&bytes).map_err(|(field, reason)| Error::ParseSpec {
-        path,
+    std::fs::read(&path).map_err(|source| Error::ReadSpec { path, source })
+}
+
+/// Parses `config.json` of a bundle.
+///
+/// # Errors
+/// A value has the wrong type; the error names the JSON path.
+pub fn parse_config(bundle: &Path, json: &[u8]) -> Result<Spec> {
+    parse(json).map_err(|(field, reason)| Error::ParseSpec {
+        path: bundle.join("config.json"),
         field,
         reason,
     })

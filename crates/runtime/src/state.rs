@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The container's state on disk: `<root>/<namespace>/<id>/state.json`.
+//! The container's state on disk: `<root>/<namespace>/<id>/state.json`; a command line has no
+//! namespaces, and leaves that level out.
 //!
 //! Written before anything of the container exists, and again when its init is ready: whoever finds
 //! it after a `kill -9` of the shim knows what has to be cleaned up. Names and layout are runc's, so
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 const FILE: &str = "state.json";
+/// The configuration as it was when the container was created.
+const CONFIG: &str = "config.json";
 
 /// What is known about a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,6 +62,12 @@ pub struct Config {
     /// `bundle=<path>`, and the annotations as `key=value`.
     #[serde(default)]
     pub labels: Vec<String>,
+    /// Version of the specification that the configuration follows.
+    #[serde(default)]
+    pub version: String,
+    /// Whether its processes use the session keyring of whoever made it.
+    #[serde(default)]
+    pub no_new_keyring: bool,
 }
 
 impl State {
@@ -92,6 +101,25 @@ impl Directory {
         Ok(Self(root.join(namespace).join(id)))
     }
 
+    /// The directory of container `id` of a command line, directly below `root`.
+    ///
+    /// # Errors
+    /// An id that runc would refuse.
+    pub fn of_command_line(root: &Path, id: &str) -> Result<Self> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+        if id.is_empty() || matches!(id, "." | "..") || !id.chars().all(plain) {
+            return Err(Error::NotPossible("invalid container ID format".to_owned()));
+        }
+        Ok(Self(root.join(id)))
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> String {
+        let name = self.0.file_name();
+        name.map(|id| id.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
     /// The path.
     pub fn path(&self) -> &Path {
         &self.0
@@ -116,11 +144,7 @@ impl Directory {
         }
         match DirBuilder::new().mode(0o711).create(&self.0) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                let id = self
-                    .0
-                    .file_name()
-                    .map(|id| id.to_string_lossy().into_owned());
-                Err(Error::AlreadyExists(id.unwrap_or_default()))
+                Err(Error::AlreadyExists(self.id()))
             }
             other => other.map_err(failed),
         }
@@ -161,6 +185,37 @@ impl Directory {
         }
     }
 
+    /// Keeps the configuration that the container is created with: what is in its bundle may
+    /// change, and must not change the container.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save_config(&self, json: &[u8]) -> Result<()> {
+        let path = self.0.join(CONFIG);
+        write_atomically(&path, json, 0o600).map_err(|source| Error::State {
+            attempt: "write",
+            path,
+            source,
+        })
+    }
+
+    /// The configuration that was kept; `None` if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn load_config(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.0.join(CONFIG);
+        match fs::read(&path) {
+            Ok(json) => Ok(Some(json)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::State {
+                attempt: "read",
+                path,
+                source,
+            }),
+        }
+    }
+
     /// Removes the directory and what is in it; none is fine.
     ///
     /// # Errors
@@ -197,14 +252,24 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> std::io::Resu
 
 /// Start time of a process in clock ticks since boot, field 22 of `/proc/<pid>/stat`.
 pub fn start_time(pid: i32) -> Option<u64> {
+    stat_fields(pid)?.get(19)?.parse().ok()
+}
+
+/// Whether the process is the one that was started then, and has not ended.
+pub(crate) fn is_alive(pid: i32, started: u64) -> bool {
+    let Some(fields) = stat_fields(pid) else {
+        return false;
+    };
+    let is_dead = matches!(fields.first().map(String::as_str), Some("Z" | "X"));
+    !is_dead && fields.get(19).and_then(|field| field.parse().ok()) == Some(started)
+}
+
+/// `/proc/<pid>/stat` from its third field on.
+fn stat_fields(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain blanks and brackets: count from its last bracket.
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some(fields.map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -229,6 +294,39 @@ mod tests {
                 "{id:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_command_line_takes_the_ids_that_runc_takes() {
+        let of = |id| Directory::of_command_line(Path::new("/run/x"), id);
+        for id in ["", ".", "..", "a/b", "a b", "\u{e4}"] {
+            let error = of(id).unwrap_err().to_string();
+            assert_eq!(error, "invalid container ID format", "{id:?}");
+        }
+        assert_eq!(
+            of("a_b+c-d.e").unwrap().path(),
+            Path::new("/run/x/a_b+c-d.e")
+        );
+    }
+
+    #[test]
+    fn a_process_is_alive_until_it_has_ended() {
+        let mut child = std::process::Command::new("/bin/cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id() as i32;
+        let started = start_time(pid).unwrap();
+        assert!(is_alive(pid, started));
+        assert!(!is_alive(pid, started + 1), "another one with its pid");
+        drop(child.stdin.take());
+        let id = rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child));
+        let options =
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(id, options).unwrap();
+        assert!(!is_alive(pid, started), "a zombie");
+        child.wait().unwrap();
+        assert!(!is_alive(pid, started));
     }
 
     #[test]

@@ -15,6 +15,9 @@
 //!    |   ◄ ─ ─ ─ ─ ─ ─ ─ end of stream ─    |  close-on-exec: execve has succeeded
 //! ```
 //!
+//! With a gate in the file system ([`crate::gate`]) Run ends the conversation: the container's state
+//! is saved, and init waits at the gate.
+//!
 //! At any point init may send Failed instead, and nothing after it. Any other order ends the
 //! process. The end of the stream before Executing means that init has died; the end of the stream
 //! on init's side means that the shim has, and init ends itself.
@@ -95,6 +98,12 @@ pub struct Channel(OwnedFd);
 impl From<OwnedFd> for Channel {
     fn from(socket: OwnedFd) -> Self {
         Self(socket)
+    }
+}
+
+impl From<Channel> for OwnedFd {
+    fn from(channel: Channel) -> Self {
+        channel.0
     }
 }
 

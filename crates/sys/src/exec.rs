@@ -2,12 +2,12 @@
 //! `execve(2)` and the end of a process that failed to get there.
 
 use std::ffi::{CStr, CString, c_char};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Call, Error, Result};
 
 /// Replaces this process by the program at `path`; returns only with the error.
 pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> Error {
@@ -57,4 +57,47 @@ pub fn close_from(first: RawFd) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Leaves nothing open but 0 to 2, `inherited` from 3 on in their order, and behind them `last`,
+/// which alone is close-on-exec and is returned.
+///
+/// # Errors
+/// `fcntl(2)`, `dup2(2)`, `close_range(2)`. Numbers may have changed hands by then: the caller can
+/// only end.
+pub fn keep_only(inherited: Vec<OwnedFd>, last: OwnedFd) -> Result<OwnedFd> {
+    const FIRST: RawFd = 3;
+    let place = FIRST + inherited.len() as RawFd;
+    if inherited.is_empty() && last.as_raw_fd() == place {
+        close_from(place + 1)?;
+        return Ok(last);
+    }
+    // Copies above all places first: placing one cannot close another.
+    let above = |fd: OwnedFd| {
+        rustix::io::fcntl_dupfd_cloexec(&fd, place + 1).call("fcntl", || "F_DUPFD_CLOEXEC")
+    };
+    let copies: Vec<OwnedFd> = inherited.into_iter().map(above).collect::<Result<_>>()?;
+    let last = above(last)?;
+    let put = |fd: &OwnedFd, number: RawFd, flags: i32| {
+        // SAFETY: plain numbers. What was open as `number` is closed by it: as in `close_from`,
+        // the process is about to execute or end, and drops no other owner of a descriptor.
+        let ret = unsafe { libc::dup3(fd.as_raw_fd(), number, flags) };
+        let errno = || std::io::Error::last_os_error().raw_os_error();
+        if ret < 0 {
+            let errno = Errno::from_raw_os_error(errno().unwrap_or(libc::EIO));
+            return Err(Error::new("dup3", format!("{number}"), errno));
+        }
+        Ok(())
+    };
+    for (copy, number) in copies.iter().zip(FIRST..) {
+        put(copy, number, 0)?;
+    }
+    put(&last, place, libc::O_CLOEXEC)?;
+    for copy in copies.into_iter().chain([last]) {
+        // Closed by number, with all the rest.
+        let _ = copy.into_raw_fd();
+    }
+    close_from(place + 1)?;
+    // SAFETY: opened just above by dup3, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(place) })
 }

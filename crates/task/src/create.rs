@@ -178,6 +178,9 @@ fn create(
             "OCI runtime create failed: the systemd cgroup driver is not supported by this runtime yet",
         ));
     }
+    let state_root = Path::new(options.state_root());
+    let directory = runtime::state::Directory::new(state_root, namespace, &request.id)
+        .map_err(|e| failed(&e))?;
     let path = Path::new(&request.bundle);
     let bundle = Bundle::load(path).map_err(|e| failed(&e))?;
     options
@@ -187,15 +190,15 @@ fn create(
 
     let rootfs = Rootfs::mount(request, path)?;
     let (mut io, child) = open_stdio(namespace, request, &options, &bundle)?;
-    let state_root = PathBuf::from(options.state_root());
     let created = runtime::Container::create(
         runtime,
         CreateRequest {
             id: &request.id,
-            namespace,
             bundle: &bundle,
-            state_root: &state_root,
+            directory,
+            gate: runtime::gate::Gate::Channel,
             stdio: child,
+            inherited: runtime::Inherited::default(),
             pivot: if options.no_pivot_root {
                 runtime::rootfs::Pivot::MoveMount
             } else {

@@ -9,20 +9,22 @@ use std::sync::Mutex;
 use cgroups::{Cgroup, Layout};
 use oci_spec::runtime::Spec;
 use rustix::process::Pid;
+use sys::spawn::Child;
 
 use super::made::Made;
 use super::spawn::{
     Descriptors, PidNamespace, answer, check_terminal, receive_console, set_oom_score, spawn,
 };
-use super::{Bundle, Container, CreateRequest, Runtime, Stdio};
+use super::{Bundle, Container, CreateRequest, Keyring, Runtime, Stdio};
 use crate::error::{Error, Result};
+use crate::gate::{Fifo, Gate};
 use crate::init::{self, Descriptor, Role};
 use crate::namespaces::{Kind as Namespace, Source};
 use crate::process;
 use crate::resources;
 use crate::rootfs;
 use crate::state::{self, Directory, State};
-use crate::sync::Kind;
+use crate::sync::{Channel, Kind};
 
 impl Container {
     /// Creates a container: its init is ready and waits to be started.
@@ -39,13 +41,15 @@ impl Container {
             spec,
             namespaces,
             path: bundle,
+            ..
         } = request.bundle;
         let Some(process) = spec.process() else {
             return Err(Error::spec("process", "property must not be empty"));
         };
         let terminal = matches!(request.stdio, Stdio::Terminal);
         check_terminal(terminal, process)?;
-        let plan = process::Plan::new("process", process, terminal, None)?;
+        let mut plan = process::Plan::new("process", process, terminal, None)?;
+        plan.env.extend(request.inherited.environment.clone());
         let cgroups_path = spec
             .linux()
             .as_ref()
@@ -78,15 +82,21 @@ impl Container {
         let (devices, limits) = resources::plan(resources)?;
         let joined = namespaces.open_joined()?;
 
-        let directory = Directory::new(request.state_root, request.namespace, request.id)?;
-        directory.create()?;
+        request.directory.create()?;
         let mut made = Made {
-            directory: Some(directory),
+            directory: Some(request.directory.clone()),
             cgroup: None,
             child: None,
         };
         let state = initial_state(spec, &request, &record);
         made.save(&state)?;
+        let fifo = match request.gate {
+            Gate::Channel => None,
+            Gate::Fifo => {
+                request.directory.save_config(&request.bundle.json)?;
+                Some(Fifo::in_directory(request.directory.path()).make()?)
+            }
+        };
         let cgroup = Cgroup::create(&runtime.cgroups, &record).map_err(|source| Error::Cgroup {
             attempt: "unable to apply cgroup configuration",
             source,
@@ -124,6 +134,12 @@ impl Container {
                 descriptors.push(Descriptor::Namespace(*kind), fd.as_fd());
             }
         }
+        if let Some(fifo) = &fifo {
+            descriptors.push(Descriptor::Gate, fifo.as_fd());
+        }
+        for fd in &request.inherited.fds {
+            descriptors.push(Descriptor::Inherited, fd.as_fd());
+        }
         let keyring = request.keyring;
         let role = Role::Init(Box::new(container));
         descriptors.send(
@@ -135,7 +151,7 @@ impl Container {
             role,
             &request.stdio,
         )?;
-        drop(request.stdio);
+        drop((request.stdio, request.inherited));
 
         let console = receive_console(&channel, &plan, child)?;
         answer(&channel, Kind::Ready, child, "create")?;
@@ -151,19 +167,57 @@ impl Container {
             ..state
         };
         made.save(&state)?;
+        let channel = match request.gate {
+            Gate::Channel => Some(channel),
+            Gate::Fifo => {
+                // Known by what is on disk: it need not end with us any more.
+                channel.signal(Kind::Run, &[])?;
+                None
+            }
+        };
         let (directory, cgroup, child) = made.keep()?;
-        let container = Self {
-            id: request.id.to_owned(),
-            pid: child.pid,
-            pidfd: child.pidfd,
+        let parts = Parts {
+            child,
             cgroup,
-            private_pid_namespace: request.bundle.has_private_pid_namespace(),
             directory,
             keyring,
-            process: plan,
-            channel: Mutex::new(Some(channel)),
+            gate: request.gate,
+            channel,
         };
-        Ok((container, console))
+        Ok((Self::assemble(request.bundle, parts)?, console))
+    }
+}
+
+/// What a container consists of besides its configuration.
+pub(super) struct Parts {
+    pub(super) child: Child,
+    pub(super) cgroup: Cgroup,
+    pub(super) directory: Directory,
+    pub(super) keyring: Keyring,
+    pub(super) gate: Gate,
+    pub(super) channel: Option<Channel>,
+}
+
+impl Container {
+    /// Puts a container together: one just made, or one found on disk. What later operations need
+    /// to know of the configuration is taken from it here.
+    pub(super) fn assemble(bundle: &Bundle, parts: Parts) -> Result<Self> {
+        let Some(process) = bundle.spec.process() else {
+            return Err(Error::spec("process", "property must not be empty"));
+        };
+        let terminal = process.terminal().unwrap_or(false);
+        Ok(Self {
+            id: parts.directory.id(),
+            pid: parts.child.pid,
+            pidfd: parts.child.pidfd,
+            cgroup: parts.cgroup,
+            private_pid_namespace: bundle.has_private_pid_namespace(),
+            directory: parts.directory,
+            keyring: parts.keyring,
+            process: process::Plan::new("process", process, terminal, None)?,
+            gate: parts.gate,
+            channel: Mutex::new(parts.channel),
+        })
     }
 }
 
@@ -253,7 +307,12 @@ fn initial_state(spec: &Spec, request: &CreateRequest<'_>, record: &cgroups::Rec
         init_process_pid: 0,
         init_process_start: 0,
         created: crate::time::rfc3339_now(),
-        config: state::Config { rootfs, labels },
+        config: state::Config {
+            rootfs,
+            labels,
+            version: spec.version().clone(),
+            no_new_keyring: request.keyring == Keyring::Inherited,
+        },
         rootless: false,
         cgroup_paths: record.clone(),
         namespace_paths: BTreeMap::new(),

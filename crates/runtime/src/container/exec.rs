@@ -8,7 +8,7 @@ use sys::spawn::Child;
 
 use super::made::Made;
 use super::spawn::{Descriptors, PidNamespace, answer, receive_console, set_oom_score, spawn};
-use super::{Container, ExecProcess, Runtime, Stdio};
+use super::{Container, ExecProcess, Inherited, Runtime, Stdio};
 use crate::error::{Error, Result};
 use crate::init::{Descriptor, Role};
 use crate::process;
@@ -32,7 +32,22 @@ impl Container {
     /// # Errors
     /// As [`Container::create`].
     pub fn exec(&self, runtime: &Runtime, process: &Process, stdio: Stdio) -> Result<ExecProcess> {
-        let plan = self.plan_exec(process, matches!(stdio, Stdio::Terminal))?;
+        self.exec_with(runtime, process, stdio, Inherited::default())
+    }
+
+    /// As [`Self::exec`], with more than the specification gives.
+    ///
+    /// # Errors
+    /// As [`Self::exec`].
+    pub fn exec_with(
+        &self,
+        runtime: &Runtime,
+        process: &Process,
+        stdio: Stdio,
+        inherited: Inherited,
+    ) -> Result<ExecProcess> {
+        let mut plan = self.plan_exec(process, matches!(stdio, Stdio::Terminal))?;
+        plan.env.extend(inherited.environment);
         let (child, channel) = spawn(
             runtime,
             0,
@@ -48,6 +63,9 @@ impl Container {
         set_oom_score(child.pid, process)?;
         let mut descriptors = Descriptors::new(runtime, &self.cgroup)?;
         descriptors.push(Descriptor::Init, self.pidfd.as_fd());
+        for fd in &inherited.fds {
+            descriptors.push(Descriptor::Inherited, fd.as_fd());
+        }
         descriptors.send(
             &channel,
             runtime,
@@ -57,7 +75,7 @@ impl Container {
             Role::Exec,
             &stdio,
         )?;
-        drop(stdio);
+        drop((stdio, inherited.fds));
         let console = receive_console(&channel, &plan, child)?;
         answer(&channel, Kind::Executing, child, "exec")?;
         if let Some(message) = channel.expect(&[])? {

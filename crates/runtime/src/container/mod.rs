@@ -7,6 +7,7 @@ mod create;
 mod exec;
 mod made;
 mod spawn;
+mod stored;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,9 @@ use oci_spec::runtime::Spec;
 use rustix::process::Pid;
 use sys::Call;
 
+pub use self::stored::{Deletion, Recipient, Status, Stored, Summary};
 use crate::error::{Attempt, Error, Result};
+use crate::gate::{Fifo, Gate};
 use crate::namespaces::{Kind as Namespace, Namespaces, Source};
 use crate::process;
 use crate::rootfs;
@@ -78,6 +81,15 @@ pub enum Stdio {
     Streams([OwnedFd; 3]),
 }
 
+/// What a process gets beyond its specification; mostly nothing.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// Descriptors, from 3 on.
+    pub fds: Vec<OwnedFd>,
+    /// What goes to the end of its environment, `NAME=value`.
+    pub environment: Vec<String>,
+}
+
 /// Whether the container gets a session keyring of its own (`Options.no_new_keyring`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keyring {
@@ -92,6 +104,7 @@ pub enum Keyring {
 pub struct Bundle {
     /// Where it is.
     pub path: PathBuf,
+    json: Vec<u8>,
     spec: Spec,
     namespaces: Namespaces,
 }
@@ -102,14 +115,28 @@ impl Bundle {
     /// # Errors
     /// The file cannot be read, or asks for what is impossible or not supported; see [`Error`].
     pub fn load(path: &Path) -> Result<Self> {
-        let spec = spec::load(path)?;
+        Self::from_json(path, spec::read(path)?)
+    }
+
+    /// Checks what was read of a bundle's config.json.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn from_json(path: &Path, json: Vec<u8>) -> Result<Self> {
+        let spec = spec::parse_config(path, &json)?;
         let namespaces = Namespaces::from_spec(&spec)?;
         spec::check(&spec, &namespaces)?;
         Ok(Self {
             path: path.to_owned(),
+            json,
             spec,
             namespaces,
         })
+    }
+
+    /// The configuration.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     /// Whether the container has a PID namespace of its own, as opposed to the host's or another
@@ -124,14 +151,16 @@ impl Bundle {
 pub struct CreateRequest<'a> {
     /// Its id.
     pub id: &'a str,
-    /// Its containerd namespace: a directory under `state_root`.
-    pub namespace: &'a str,
     /// Its bundle; the root file system is mounted already.
     pub bundle: &'a Bundle,
     /// Where state is kept.
-    pub state_root: &'a Path,
+    pub directory: Directory,
+    /// Who starts it.
+    pub gate: Gate,
     /// Its init's standard streams.
     pub stdio: Stdio,
+    /// What its init has beyond those.
+    pub inherited: Inherited,
     /// How the root is changed.
     pub pivot: rootfs::Pivot,
     /// Whose session keyring it uses.
@@ -155,7 +184,8 @@ pub struct Container {
     directory: Directory,
     keyring: Keyring,
     process: process::Plan,
-    /// Until started.
+    gate: Gate,
+    /// Until started, at [`Gate::Channel`].
     channel: Mutex<Option<Channel>>,
 }
 
@@ -177,6 +207,9 @@ impl Container {
     /// The program could not be executed (init has ended then), or the container was started
     /// already.
     pub fn start(&self) -> Result<()> {
+        if self.gate == Gate::Fifo {
+            return Fifo::in_directory(self.directory.path()).open(&self.pidfd);
+        }
         let channel = self
             .channel
             .lock()

@@ -8,17 +8,18 @@
 
 mod attributes;
 mod filesystem;
+mod gate;
 mod joining;
 mod streams;
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use rustix::process::DumpableBehavior;
 use serde::{Deserialize, Serialize};
 use sys::Errno;
 
+use self::gate::Listener;
 use crate::error::Failure;
 use crate::namespaces;
 use crate::process;
@@ -45,6 +46,10 @@ pub enum Descriptor {
     Namespace(namespaces::Kind),
     /// The pidfd of the container's init: an exec joins its namespaces.
     Init,
+    /// The FIFO at which a container's first process waits for its start, `O_PATH`.
+    Gate,
+    /// What the program itself is to have, from 3 on in the order of the packet.
+    Inherited,
 }
 
 /// All that an init or exec process needs.
@@ -223,22 +228,19 @@ pub fn main() -> ! {
     let Some(socket) = sys::spawn::take_channel() else {
         sys::exec::exit_now(1);
     };
-    let channel = Rc::new(Channel::from(socket));
-    let failure = match Init::receive(&channel) {
+    let channel = Channel::from(socket);
+    let (listener, failure) = match Init::receive(channel) {
         Ok(mut init) => match init.prepare() {
             Ok(()) => init.execute(),
-            Err(failure) => failure,
+            Err(failure) => (Listener::Channel(init.channel), failure),
         },
-        Err(Some(failure)) => failure,
-        Err(None) => sys::exec::exit_now(1),
+        Err((channel, failure)) => (Listener::Channel(channel), failure),
     };
-    // If nobody listens any more there is nobody to tell.
-    let _ = channel.send(Kind::Failed, &failure, &[]);
-    sys::exec::exit_now(1)
+    listener.tell(&failure)
 }
 
 struct Init {
-    channel: Rc<Channel>,
+    channel: Channel,
     plan: Plan,
     fds: Vec<(Descriptor, OwnedFd)>,
     rootfs: Option<rootfs::Prepared>,
@@ -249,34 +251,23 @@ struct Init {
 }
 
 impl Init {
-    fn receive(channel: &Rc<Channel>) -> Result<Self, Option<Failure>> {
-        let failed = |message: String| {
-            Some(Failure {
-                step: "receive plan".into(),
-                message,
-                errno: None,
-            })
+    fn receive(channel: Channel) -> Result<Self, (Channel, Failure)> {
+        let (plan, mut fds) = match receive_plan(&channel) {
+            Ok(received) => received,
+            Err(message) => {
+                let failure = Failure {
+                    step: "receive plan".into(),
+                    message,
+                    errno: None,
+                };
+                return Err((channel, failure));
+            }
         };
-        let message = channel
-            .receive(sys::packet::MAX_DESCRIPTORS - 1)
-            .map_err(|e| failed(e.to_string()))?
-            .ok_or(None)?;
-        if message.kind != Kind::Plan {
-            return Err(failed(format!(
-                "received {:?} instead of the plan",
-                message.kind
-            )));
-        }
-        let plan: Plan = message.body().map_err(|e| failed(e.to_string()))?;
-        if plan.descriptors.len() != message.fds.len() {
-            return Err(failed("the plan does not fit its descriptors".into()));
-        }
-        let mut fds: Vec<_> = plan.descriptors.iter().copied().zip(message.fds).collect();
         if let Some(place) = fds.iter().position(|(what, _)| *what == Descriptor::Log) {
-            crate::init_log::install(fds.swap_remove(place).1, &plan.id, plan.debug);
+            crate::init_log::install(fds.remove(place).1, &plan.id, plan.debug);
         }
         Ok(Self {
-            channel: Rc::clone(channel),
+            channel,
             plan,
             fds,
             rootfs: None,
@@ -310,7 +301,7 @@ impl Init {
     }
 
     /// The gate, and through it.
-    fn execute(self) -> Failure {
+    fn execute(mut self) -> (Listener, Failure) {
         let failed = |message: String, errno: Option<i32>| Failure {
             step: "execute program".to_owned(),
             message,
@@ -323,42 +314,39 @@ impl Init {
         };
         let (Ok(args), Ok(env)) = (strings(&self.plan.process.args), strings(&self.environment))
         else {
-            return failed("an argument contains a NUL byte".into(), None);
+            let failure = failed("an argument contains a NUL byte".into(), None);
+            return (Listener::Channel(self.channel), failure);
         };
         let is_init = matches!(self.plan.role, Role::Init(_));
+        let inherited = self.take_all(Descriptor::Inherited);
+        let gate = match gate::Gate::of(&mut self) {
+            Ok(gate) => gate,
+            Err(failure) => return (Listener::Channel(self.channel), failure),
+        };
         // Everything else that came with the plan is closed here, before the gate.
         drop((self.fds, self.rootfs));
         sys::signals::exit_on_fatal_signals();
+        let mut listener = Listener::Channel(self.channel);
         if is_init {
-            if let Err(e) = self.channel.signal(Kind::Ready, &[]) {
-                return failed(e.to_string(), None);
-            }
-            match self.channel.receive(0) {
-                Ok(Some(message)) if message.kind == Kind::Run => {}
-                Ok(Some(message)) => {
-                    return failed(format!("received {:?} instead of Run", message.kind), None);
-                }
-                // The shim is gone, and with it everybody who could start or delete us.
-                Ok(None) => sys::exec::exit_now(1),
-                Err(e) => return failed(e.to_string(), None),
-            }
+            listener = match gate.wait(listener) {
+                Ok(listener) => listener,
+                Err(failed) => return failed,
+            };
         }
         // From here to execve nothing may use a file. A path like /proc/self/fd/7/x is resolved
-        // before close-on-exec acts, so descriptors are closed now; the channel alone remains to
-        // tell of a failure, and is a socket: no path leads through it.
-        let first = sys::spawn::CHANNEL_FD + 1;
-        if let Err(e) = sys::exec::close_from(first) {
-            return failed(e.to_string(), Some(e.errno().raw_os_error()));
-        }
-        if let Err(e) = self.channel.signal(Kind::Executing, &[]) {
-            return failed(e.to_string(), None);
+        // before close-on-exec acts, so descriptors are closed now; the listener alone remains to
+        // tell of a failure, and is a socket or a FIFO: no path leads through it.
+        let listener = listener.behind(inherited);
+        if let Err(e) = listener.executing() {
+            return (listener, failed(e, None));
         }
         let error = sys::exec::execve(&self.program, &args, &env);
         let reason = sys::error::describe(error.errno());
-        failed(
+        let failure = failed(
             format!("exec {}: {reason}", self.program.to_string_lossy()),
             Some(error.errno().raw_os_error()),
-        )
+        );
+        (listener, failure)
     }
 
     fn container(&self) -> Option<&Container> {
@@ -371,6 +359,28 @@ impl Init {
     /// Takes the first descriptor of this kind.
     fn take(&mut self, what: Descriptor) -> Option<OwnedFd> {
         let place = self.fds.iter().position(|(kind, _)| *kind == what)?;
-        Some(self.fds.swap_remove(place).1)
+        Some(self.fds.remove(place).1)
     }
+
+    /// Takes all descriptors of this kind, in their order.
+    fn take_all(&mut self, what: Descriptor) -> Vec<OwnedFd> {
+        std::iter::from_fn(|| self.take(what)).collect()
+    }
+}
+
+/// The plan and its descriptors, or why there is none.
+fn receive_plan(channel: &Channel) -> Result<(Plan, Vec<(Descriptor, OwnedFd)>), String> {
+    let message = channel
+        .receive(sys::packet::MAX_DESCRIPTORS - 1)
+        .map_err(|e| e.to_string())?
+        .ok_or("no plan")?;
+    if message.kind != Kind::Plan {
+        return Err(format!("received {:?} instead of the plan", message.kind));
+    }
+    let plan: Plan = message.body().map_err(|e| e.to_string())?;
+    if plan.descriptors.len() != message.fds.len() {
+        return Err("the plan does not fit its descriptors".into());
+    }
+    let fds = plan.descriptors.iter().copied().zip(message.fds).collect();
+    Ok((plan, fds))
 }

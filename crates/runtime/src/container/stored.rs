@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A container found on disk: what a process that has not made it can say of it and do with it.
+//!
+//! Its init is known by pid and start time. Whoever acts on it opens a pidfd first and compares
+//! then: from there on the pid cannot become another process's.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use cgroups::{Cgroup, Layout};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Serialize;
+use sys::Errno;
+use sys::spawn::Child;
+
+use super::create::Parts;
+use super::{Bundle, Container, Keyring};
+use crate::cleanup;
+use crate::error::{Attempt, Error, Result};
+use crate::gate::{Fifo, Gate};
+use crate::state::{self, Directory, State};
+
+const SIGKILL: i32 = 9;
+
+/// Where a container is in its life, in the specification's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its init waits at the gate.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its init has ended.
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// Whom a signal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipient {
+    /// The container's init.
+    Init,
+    /// Every process in the container's cgroup.
+    All,
+}
+
+/// Whether a container that runs may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// Only what is stopped or was never started.
+    Orderly,
+    /// Whatever there is, killed first.
+    Forced,
+}
+
+/// What `state` and `list` show; the specification's state and what runc adds.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// Version of the specification.
+    #[serde(rename = "ociVersion")]
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// The pid of its init; 0 when it has ended.
+    pub pid: i32,
+    /// Its status.
+    pub status: Status,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// Its root file system.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// Its annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The name of the user who owns its state.
+    pub owner: String,
+}
+
+/// A container by its state directory.
+#[derive(Debug)]
+pub struct Stored {
+    directory: Directory,
+    state: State,
+}
+
+impl Stored {
+    /// Reads the state.
+    ///
+    /// # Errors
+    /// [`Error::DoesNotExist`], or the state cannot be read.
+    pub fn open(directory: Directory) -> Result<Self> {
+        let state = directory.load()?.ok_or(Error::DoesNotExist)?;
+        Ok(Self { directory, state })
+    }
+
+    /// All containers directly below `root`, by id. A directory without a state, or one that is
+    /// removed meanwhile, is none.
+    ///
+    /// # Errors
+    /// The directory or a state in it cannot be read.
+    pub fn list(root: &Path) -> Result<Vec<Self>> {
+        let failed = |source| Error::State {
+            attempt: "read",
+            path: root.to_owned(),
+            source,
+        };
+        let entries = match std::fs::read_dir(root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let directory = Directory::of_command_line(root, &name.to_string_lossy());
+            let (Ok(directory), true) = (directory, entry.path().is_dir()) else {
+                continue;
+            };
+            match Self::open(directory) {
+                Ok(stored) => found.push(stored),
+                Err(Error::DoesNotExist) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        found.sort_by(|a, b| a.state.id.cmp(&b.state.id));
+        Ok(found)
+    }
+
+    /// What is on disk.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where the container is in its life, as far as can be seen from outside.
+    pub fn status(&self) -> Status {
+        let (pid, started) = (self.state.init_process_pid, self.state.init_process_start);
+        if pid == 0 || !state::is_alive(pid, started) {
+            Status::Stopped
+        } else if Fifo::in_directory(self.directory.path()).exists() {
+            Status::Created
+        } else {
+            Status::Running
+        }
+    }
+
+    /// What `state` and `list` show.
+    pub fn summary(&self) -> Summary {
+        let status = self.status();
+        let labels = self.state.config.labels.iter();
+        let annotations = labels
+            .filter_map(|label| label.split_once('='))
+            .filter(|(key, _)| *key != "bundle")
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Summary {
+            oci_version: self.state.config.version.clone(),
+            id: self.state.id.clone(),
+            pid: match status {
+                Status::Stopped => 0,
+                _ => self.state.init_process_pid,
+            },
+            status,
+            bundle: self.state.bundle().unwrap_or(Path::new("")).to_owned(),
+            rootfs: self.state.config.rootfs.clone(),
+            created: self.state.created.clone(),
+            annotations: annotations.collect(),
+            owner: self.owner(),
+        }
+    }
+
+    fn owner(&self) -> String {
+        use std::os::unix::fs::MetadataExt;
+        let uid = std::fs::metadata(self.directory.path()).map_or(0, |meta| meta.uid());
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let user = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        });
+        user.unwrap_or_else(|| format!("#{uid}"))
+    }
+
+    /// The container, to be started or entered.
+    ///
+    /// # Errors
+    /// Its init has ended, its configuration was not kept, or its cgroup cannot be opened.
+    pub fn container(&self) -> Result<Container> {
+        let child = self.init()?;
+        let bundle = self.bundle()?;
+        let parts = Parts {
+            child,
+            cgroup: self.cgroup()?,
+            directory: self.directory.clone(),
+            keyring: match self.state.config.no_new_keyring {
+                true => Keyring::Inherited,
+                false => Keyring::New,
+            },
+            gate: Gate::Fifo,
+            channel: None,
+        };
+        Container::assemble(&bundle, parts)
+    }
+
+    /// The configuration that the container was created with.
+    ///
+    /// # Errors
+    /// It was not kept: the container belongs to a shim.
+    pub fn bundle(&self) -> Result<Bundle> {
+        let Some(json) = self.directory.load_config()? else {
+            return Err(Error::NotPossible(
+                "the container was not created by this command: its configuration was not kept"
+                    .to_owned(),
+            ));
+        };
+        Bundle::from_json(self.state.bundle().unwrap_or(Path::new("/")), json)
+    }
+
+    fn cgroup(&self) -> Result<Cgroup> {
+        let failed = |source| Error::Cgroup {
+            attempt: "open cgroup",
+            source,
+        };
+        let layout = Layout::detect().map_err(failed)?;
+        Cgroup::open(&layout, &self.state.cgroup_paths).map_err(failed)
+    }
+
+    /// The container's init, held by its pidfd.
+    fn init(&self) -> Result<Child> {
+        let not_running = || Error::NotPossible("container not running".to_owned());
+        let (pid, started) = (self.state.init_process_pid, self.state.init_process_start);
+        let id = Pid::from_raw(pid).ok_or_else(not_running)?;
+        let pidfd = pidfd_open(id, PidfdFlags::empty()).map_err(|_| not_running())?;
+        // The pidfd pins the process; its start time says whether it is the one we mean.
+        if !state::is_alive(pid, started) {
+            return Err(not_running());
+        }
+        Ok(Child { pid: id, pidfd })
+    }
+
+    /// Lets the container's init execute its program; returns when it has.
+    ///
+    /// # Errors
+    /// The container is not just created, or the program could not be executed.
+    pub fn start(&self) -> Result<()> {
+        let refused = match self.status() {
+            Status::Created => {
+                return Fifo::in_directory(self.directory.path()).open(self.init()?.pidfd);
+            }
+            Status::Running => "cannot start an already running container",
+            Status::Stopped => "cannot start a container that has stopped",
+        };
+        Err(Error::NotPossible(refused.to_owned()))
+    }
+
+    /// Sends a signal. One that ends an init without a PID namespace of its own goes to all: the
+    /// kernel would leave the rest alone.
+    ///
+    /// # Errors
+    /// The container does not run, or the signal cannot be sent.
+    pub fn kill(&self, signal: i32, to: Recipient) -> Result<()> {
+        let shared = || {
+            self.bundle()
+                .is_ok_and(|bundle| !bundle.has_private_pid_namespace())
+        };
+        if to == Recipient::All || (signal == SIGKILL && shared()) {
+            let some = self.kill_all(signal)?;
+            // Asked for all, none is fine; as runc.
+            return match (some, to) {
+                (false, Recipient::Init) => Err(Error::NotPossible("container not running".into())),
+                _ => Ok(()),
+            };
+        }
+        let init = self.init()?;
+        send(&init.pidfd, signal).map(drop)
+    }
+
+    /// Signals every process in the cgroup; says whether there was any.
+    fn kill_all(&self, signal: i32) -> Result<bool> {
+        let cgroup = self.cgroup()?;
+        let failed = |source| Error::Cgroup {
+            attempt: "kill all processes",
+            source,
+        };
+        let pids = cgroup.pids().map_err(failed)?;
+        if signal == SIGKILL && !pids.is_empty() {
+            cgroup.kill().map_err(failed)?;
+            return Ok(true);
+        }
+        let mut some = false;
+        for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            // Read again: a pid that is still in the cgroup while we hold its pidfd is the one.
+            let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            let still = cgroup.pids().map_err(failed)?;
+            if still.contains(&pid.as_raw_nonzero().get()) {
+                some |= send(&pidfd, signal)?;
+            }
+        }
+        Ok(some)
+    }
+
+    /// Pids of all processes in the container's cgroup.
+    ///
+    /// # Errors
+    /// The cgroup cannot be read.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        self.cgroup()?.pids().map_err(|source| Error::Cgroup {
+            attempt: "list processes",
+            source,
+        })
+    }
+
+    /// Removes what is left of the container: processes, cgroup, state.
+    ///
+    /// # Errors
+    /// It runs and is not to be killed, or something of it cannot be removed.
+    pub fn delete(&self, how: Deletion) -> Result<()> {
+        if let (Status::Running, Deletion::Orderly) = (self.status(), how) {
+            return Err(Error::NotPossible(format!(
+                "cannot delete container {} that is not stopped: {}",
+                self.state.id,
+                Status::Running
+            )));
+        }
+        cleanup::end_processes(&self.state)?;
+        self.directory.remove()
+    }
+}
+
+/// Sends a signal; says whether there was still somebody to get it.
+fn send(pidfd: &OwnedFd, signal: i32) -> Result<bool> {
+    match sys::signals::send(pidfd, signal) {
+        Ok(()) => Ok(true),
+        Err(e) if e.errno() == Errno::SRCH => Ok(false),
+        Err(e) => Err(e).attempt(|| "send signal"),
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `spec`: a configuration to begin with.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::Code;
+use crate::args::Parsed;
+use crate::error::{Attempt as _, Error};
+
+/// `spec`.
+pub(crate) fn spec(parsed: &Parsed) -> Result<Code, Error> {
+    let bundle = parsed.value("bundle").filter(|path| !path.is_empty());
+    let path = Path::new(bundle.unwrap_or(".")).join("config.json");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .attempt(|| format!("create {}", path.display()))?;
+    file.write_all(format!("{:#}\n", document()).as_bytes())
+        .attempt(|| format!("write {}", path.display()))?;
+    Ok(0)
+}
+
+/// A shell in a container of its own, with no more rights than it takes.
+fn document() -> Value {
+    let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
+    json!({
+        "ociVersion": "1.3.0",
+        "process": {
+            "terminal": true,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "TERM=xterm",
+            ],
+            "cwd": "/",
+            "capabilities": {
+                "bounding": capabilities,
+                "effective": capabilities,
+                "permitted": capabilities,
+            },
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": true,
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "ocirun",
+        "mounts": mounts(),
+        "linux": {
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": [
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},
+                {"type": "mount"}, {"type": "cgroup"},
+            ],
+            "maskedPaths": [
+                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
+                "/proc/scsi",
+            ],
+            "readonlyPaths": [
+                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+            ],
+        },
+    })
+}
+
+fn mounts() -> Value {
+    let mount = |destination, kind, source, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+    let closed = ["nosuid", "noexec", "nodev"];
+    let and = |more: &[&'static str]| [&closed[..], more].concat();
+    json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        mount("/dev/shm", "tmpfs", "shm", &and(&["mode=1777", "size=65536k"])),
+        mount("/dev/mqueue", "mqueue", "mqueue", &closed),
+        mount("/sys", "sysfs", "sysfs", &and(&["ro"])),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &and(&["relatime", "ro"])),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtime_takes_what_is_written() {
+        let bundle = tempfile::tempdir().unwrap();
+        let path = bundle.path().to_str().unwrap().to_owned();
+        let words = ["spec", "--bundle", &path].map(str::to_owned).to_vec();
+        let parsed = Parsed::new(words, crate::verbs::GLOBAL, crate::verbs::VERBS).unwrap();
+        assert_eq!(spec(&parsed).unwrap(), 0);
+        runtime::Bundle::load(bundle.path()).unwrap();
+        let again = spec(&parsed).unwrap_err().to_string();
+        assert!(again.contains("File exists"), "{again}");
+    }
+}

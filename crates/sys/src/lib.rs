@@ -11,16 +11,18 @@
 //! | [`error`]   | a failed call with its arguments and errno                        |
 //! | [`exec`]    | `execve(2)`, `_exit(2)`                                           |
 //! | [`exeseal`]   | our executable, unwritable                                        |
+//! | [`fork`]    | a copy of this process, as its sibling                            |
 //! | [`inherit`]   | descriptors that came through `execve(2)`                         |
 //! | [`keyring`] | session keyrings                                                  |
 //! | [`launch`]  | another program beside ours, with descriptors placed at 3 and up    |
 //! | [`memory`]  | the allocator kept small                                          |
 //! | [`mount`]     | mounts as descriptors, `mount(2)`                                 |
-//! | [`namespace`] | `unshare(2)`                                                    |
+//! | [`namespace`] | `unshare(2)`, kinds of namespace files                          |
 //! | [`netdev`]  | loopback up                                                       |
 //! | [`packet`]  | packets with descriptors over a Unix socket                       |
 //! | [`signals`] | dispositions and masks before `execve(2)`                         |
 //! | [`spawn`]   | `clone3(2)` + `execveat(2)` without copying memory                |
+//! | [`userns`]  | a process that lives in a user namespace, to give it its maps     |
 //! | [`wait`]    | `waitid(2)` for any child                                         |
 
 pub mod bpf;
@@ -28,6 +30,7 @@ pub mod daemon;
 pub mod error;
 pub mod exec;
 pub mod exeseal;
+pub mod fork;
 pub mod inherit;
 pub mod keyring;
 pub mod launch;
@@ -38,6 +41,7 @@ pub mod netdev;
 pub mod packet;
 pub mod signals;
 pub mod spawn;
+pub mod userns;
 pub mod wait;
 
 pub use error::{Call, Errno, Error, Result};

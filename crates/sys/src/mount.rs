@@ -62,6 +62,7 @@ pub mod attr {
     pub const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
     pub const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
     pub const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+    pub const IDMAP: u64 = libc::MOUNT_ATTR_IDMAP;
 }
 
 /// A feature that older kernels lack.
@@ -85,7 +86,7 @@ pub struct Attributes {
     pub clear: u64,
     /// One of `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`, or 0 to leave it.
     pub propagation: u64,
-    /// A user namespace for an id-mapped mount: not used yet.
+    /// The user namespace of an id-mapped mount; looked at with `MOUNT_ATTR_IDMAP` only.
     userns_fd: u64,
 }
 
@@ -243,6 +244,26 @@ impl MountApi {
         .call("move_mount", || {
             format!("{}, {}", from.as_raw_fd(), onto.as_raw_fd())
         })
+    }
+
+    /// Makes a mount that is attached nowhere an id-mapped one: its files belong to whom the user
+    /// namespace says.
+    ///
+    /// # Errors
+    /// `mount_setattr(2)`: `EINVAL` if the file system cannot be id-mapped, `EPERM` if the mount
+    /// is already.
+    pub fn set_id_map(
+        &self,
+        fd: impl AsFd,
+        user_namespace: BorrowedFd<'_>,
+        extent: Extent,
+    ) -> Result<()> {
+        let changes = Attributes {
+            set: attr::IDMAP,
+            userns_fd: user_namespace.as_raw_fd() as u64,
+            ..Attributes::default()
+        };
+        self.set_attributes(fd, changes, extent)
     }
 
     /// Changes attributes of the mount whose root `fd` is.

@@ -5,6 +5,8 @@
 //! |------------------|--------|------------------------------------------------------------|
 //! | [`spec`]         | shim   | config.json, parsed and checked once                       |
 //! | [`namespaces`]   | shim   | which namespaces are new, which are joined                 |
+//! | [`own_namespaces`] | shim | mappings of user namespaces, offsets of time namespaces   |
+//! | [`idmap`]        | shim   | mappings of ids: making, giving, reading them              |
 //! | [`container`]    | shim   | create, start, exec, destroy                               |
 //! | [`rootfs_mounts`]| shim   | the mounts that make a root file system                    |
 //! | [`state`]        | shim   | what is on disk                                            |
@@ -26,10 +28,12 @@ pub mod container;
 mod error;
 pub mod features;
 pub mod gate;
+pub mod idmap;
 pub mod init;
 pub mod init_log;
 mod mountinfo;
 pub mod namespaces;
+pub mod own_namespaces;
 pub mod process;
 pub mod procfs;
 pub mod resolve;

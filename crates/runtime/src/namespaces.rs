@@ -27,17 +27,25 @@ pub enum Kind {
     Pid,
     /// Network devices, addresses, ports.
     Network,
+    /// User and group ids, and what their owners may.
+    User,
+    /// The clocks that count from boot.
+    Time,
 }
 
 impl Kind {
-    /// All kinds, in the order in which they are joined (runc's).
-    pub const ALL: [Kind; 6] = [
+    /// All kinds, in the order in which they are joined. The user namespace last: whoever may enter
+    /// a namespace before may not always do so after. The mount namespace after all that is found
+    /// by path.
+    pub const ALL: [Kind; 8] = [
         Kind::Cgroup,
         Kind::Ipc,
         Kind::Uts,
         Kind::Network,
         Kind::Pid,
+        Kind::Time,
         Kind::Mount,
+        Kind::User,
     ];
 
     /// Its `CLONE_NEW*` flag.
@@ -54,6 +62,8 @@ impl Kind {
             Kind::Ipc => LinkNameSpaceType::InterProcessCommunication,
             Kind::Pid => LinkNameSpaceType::ProcessID,
             Kind::Network => LinkNameSpaceType::Network,
+            Kind::User => LinkNameSpaceType::User,
+            Kind::Time => LinkNameSpaceType::Time,
         }
     }
 
@@ -66,6 +76,8 @@ impl Kind {
             Kind::Ipc => "ipc",
             Kind::Pid => "pid",
             Kind::Network => "net",
+            Kind::User => "user",
+            Kind::Time => "time",
         }
     }
 
@@ -78,6 +90,8 @@ impl Kind {
             Kind::Ipc => "NEWIPC",
             Kind::Pid => "NEWPID",
             Kind::Network => "NEWNET",
+            Kind::User => "NEWUSER",
+            Kind::Time => "NEWTIME",
         }
     }
 }
@@ -95,13 +109,13 @@ pub enum Source {
 
 /// The namespaces that a specification asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Namespaces([Source; 6]);
+pub struct Namespaces([Source; 8]);
 
 impl Namespaces {
     /// Reads `linux.namespaces`.
     ///
     /// # Errors
-    /// A kind named twice, an empty or relative path, or a kind that we cannot do yet.
+    /// A kind named twice, or a relative path.
     pub fn from_spec(spec: &Spec) -> Result<Self> {
         let mut sources = Kind::ALL.map(|_| Source::Host);
         let list = spec
@@ -117,9 +131,8 @@ impl Namespaces {
                 LinuxNamespaceType::Ipc => Kind::Ipc,
                 LinuxNamespaceType::Pid => Kind::Pid,
                 LinuxNamespaceType::Network => Kind::Network,
-                other => {
-                    return Err(Error::unsupported(format!("{} (type {other})", field())));
-                }
+                LinuxNamespaceType::User => Kind::User,
+                LinuxNamespaceType::Time => Kind::Time,
             };
             let slot = &mut sources[index_of(kind)];
             if *slot != Source::Host {
@@ -151,19 +164,39 @@ impl Namespaces {
         *self.get(kind) != Source::Host
     }
 
-    /// Flags for the clone. The cgroup namespace is not among them: it must be made by the child
-    /// once it is in its cgroup, because the kernel takes the caller's for its root.
+    /// The namespaces to be born into, as flags for the clone.
+    ///
+    /// Not among them is the cgroup namespace: it must be made by the child once it is in its
+    /// cgroup, because the kernel takes the caller's for its root. Nor the time namespace, whose
+    /// offsets must be set before anybody is in it. And with a user namespace there is none at all:
+    /// the others must be made by who is in it, so that they belong to it.
     pub fn clone_flags(&self) -> u64 {
+        if self.is_private(Kind::User) {
+            return 0;
+        }
+        self.new_flags()
+    }
+
+    /// What a process that has entered the container's user namespace makes there.
+    pub fn flags_in_user_namespace(&self) -> u64 {
+        if self.is_private(Kind::User) {
+            return self.new_flags();
+        }
+        0
+    }
+
+    fn new_flags(&self) -> u64 {
+        let later = [Kind::Cgroup, Kind::Time, Kind::User];
         Kind::ALL
             .iter()
-            .filter(|kind| **kind != Kind::Cgroup && *self.get(**kind) == Source::New)
+            .filter(|kind| !later.contains(kind) && *self.get(**kind) == Source::New)
             .fold(0, |flags, kind| flags | kind.clone_flag())
     }
 
     /// Opens the namespaces to be joined, before anything is joined.
     ///
     /// # Errors
-    /// `open(2)` of a path.
+    /// `open(2)` of a path, or something else than a namespace of its kind is there.
     pub fn open_joined(&self) -> Result<Vec<(Kind, OwnedFd)>> {
         let mut joined = Vec::new();
         for kind in Kind::ALL {
@@ -175,20 +208,55 @@ impl Namespaces {
     }
 }
 
+/// Of which kinds the process `pid` has other namespaces than we have, of those that change what
+/// a process entering may do or see: user and time.
+///
+/// # Errors
+/// `/proc/<pid>/ns` cannot be read.
+pub fn foreign(pid: rustix::process::Pid) -> Result<Vec<Kind>> {
+    let identity = |process: &str, kind: Kind| -> Result<Option<(u64, u64)>> {
+        let path = format!("/proc/{process}/ns/{}", kind.proc_name());
+        match rustix::fs::stat(&*path) {
+            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            // A kernel without namespaces of this kind.
+            Err(sys::Errno::NOENT) if process == "self" => Ok(None),
+            Err(errno) => Err(sys::Error::new("stat", format!("{path:?}"), errno))
+                .attempt(|| "look at namespaces of container"),
+        }
+    };
+    let mut foreign = Vec::new();
+    for kind in [Kind::User, Kind::Time] {
+        let ours = identity("self", kind)?;
+        if ours.is_some() && identity(&pid.as_raw_nonzero().to_string(), kind)? != ours {
+            foreign.push(kind);
+        }
+    }
+    Ok(foreign)
+}
+
 fn index_of(kind: Kind) -> usize {
     Kind::ALL.iter().position(|k| *k == kind).unwrap_or(0)
 }
 
-/// Opens a namespace file. That it is one of `kind` is checked by `setns(2)`, which is given the
-/// kind: nothing can be swapped in between.
+/// Opens a namespace file, which must be one of `kind`.
 fn open(path: &Path, kind: Kind) -> Result<OwnedFd> {
-    rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-        Mode::empty(),
-    )
-    .call("open", || format!("{path:?}"))
-    .attempt(|| format!("open {} namespace to join", kind.proc_name()))
+    let attempt = || format!("open {} namespace to join", kind.proc_name());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = rustix::fs::open(path, flags, Mode::empty())
+        .call("open", || format!("{path:?}"))
+        .attempt(attempt)?;
+    let found = sys::namespace::kind_of(&fd)
+        .map_err(|e| sys::Error::new(e.call(), format!("{path:?}"), e.errno()))
+        .attempt(attempt)?;
+    if found != kind.clone_flag() {
+        let other = Kind::ALL.iter().find(|other| other.clone_flag() == found);
+        return Err(Error::NotPossible(format!(
+            "{}: {path:?} is a {} namespace",
+            attempt(),
+            other.map_or("strange", |other| other.proc_name()),
+        )));
+    }
+    Ok(fd)
 }
 
 #[cfg(test)]
@@ -216,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_relative_paths_and_unsupported_kinds_are_refused_by_name() {
+    fn duplicates_and_relative_paths_are_refused_by_name() {
         for (json, part) in [
             (
                 r#"[{"type":"pid"},{"type":"pid"}]"#,
@@ -226,17 +294,49 @@ mod tests {
                 r#"[{"type":"pid","path":"x"}]"#,
                 "linux.namespaces[0]: path x is not absolute",
             ),
-            (
-                r#"[{"type":"user"}]"#,
-                "linux.namespaces[0] (type user): is not supported",
-            ),
-            (
-                r#"[{"type":"time"}]"#,
-                "linux.namespaces[0] (type time): is not supported",
-            ),
         ] {
             let text = parse(json).unwrap_err().to_string();
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn with_a_user_namespace_the_others_are_made_inside() {
+        let list = r#"[{"type":"pid"},{"type":"mount"},{"type":"cgroup"},{"type":"time"}"#;
+        let without = parse(&format!("{list}]")).unwrap();
+        assert_eq!(without.clone_flags(), 0x2002_0000);
+        assert_eq!(without.flags_in_user_namespace(), 0);
+        let with = parse(&format!(r#"{list},{{"type":"user"}}]"#)).unwrap();
+        assert_eq!(with.clone_flags(), 0);
+        assert_eq!(with.flags_in_user_namespace(), 0x2002_0000);
+        let joined = parse(&format!(
+            r#"{list},{{"type":"user","path":"/proc/1/ns/user"}}]"#
+        ));
+        assert_eq!(joined.unwrap().flags_in_user_namespace(), 0x2002_0000);
+    }
+
+    #[test]
+    fn what_is_joined_is_checked_to_be_of_its_kind() {
+        let join = |kind: &str, path: &str| {
+            let list = format!(r#"[{{"type":"{kind}","path":"{path}"}}]"#);
+            parse(&list).unwrap().open_joined()
+        };
+        for (kind, name) in [("network", "net"), ("user", "user"), ("mount", "mnt")] {
+            let path = format!("/proc/self/ns/{name}");
+            assert_eq!(join(kind, &path).unwrap().len(), 1, "{kind}");
+        }
+        for (path, part) in [
+            ("/proc/self/ns/uts", "is a uts namespace"),
+            ("/dev/null", "\"/dev/null\""),
+            ("/nope", "no such file"),
+        ] {
+            let text = join("network", path).unwrap_err().to_string();
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn our_own_namespaces_are_not_foreign() {
+        assert_eq!(foreign(rustix::process::getpid()).unwrap(), []);
     }
 }

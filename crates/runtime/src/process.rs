@@ -233,14 +233,25 @@ pub fn is_dev_null(stat: &rustix::fs::Stat) -> bool {
 /// `setgroups(2)`, `setresgid(2)`, `setresuid(2)`, `prctl(2)`.
 pub fn become_user(plan: &Plan) -> sys::Result<()> {
     rustix::thread::set_keep_capabilities(true).call("prctl", || "PR_SET_KEEPCAPS, 1")?;
-    let groups: Vec<Gid> = plan.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    rustix::thread::set_thread_groups(&groups)
-        .call("setgroups", || format!("{:?}", plan.groups))?;
+    set_groups(&plan.groups)?;
     let gid = Gid::from_raw(plan.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid).call("setresgid", || plan.gid.to_string())?;
     let uid = Uid::from_raw(plan.uid);
     rustix::thread::set_thread_res_uid(uid, uid, uid).call("setresuid", || plan.uid.to_string())?;
     rustix::thread::set_keep_capabilities(false).call("prctl", || "PR_SET_KEEPCAPS, 0")
+}
+
+/// Sets the supplementary groups. That there are none is no error where a user namespace does not
+/// allow to change them (`/proc/<pid>/setgroups`).
+///
+/// # Errors
+/// `setgroups(2)`.
+pub fn set_groups(groups: &[u32]) -> sys::Result<()> {
+    let list: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match rustix::thread::set_thread_groups(&list) {
+        Err(Errno::PERM) if groups.is_empty() => Ok(()),
+        other => other.call("setgroups", || format!("{groups:?}")),
+    }
 }
 
 /// The environment as the program gets it: the last of several equal names counts, in the place of

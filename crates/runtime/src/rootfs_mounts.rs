@@ -280,7 +280,7 @@ impl<'a> Request<'a> {
                 }
                 Some(Meaning::Propagate(propagation)) => request.propagation.push(propagation),
                 // Words for the mounts inside a container.
-                Some(Meaning::SetAll(_) | Meaning::ClearAll(_) | Meaning::Idmap) => {
+                Some(Meaning::SetAll(_) | Meaning::ClearAll(_) | Meaning::Idmap(_)) => {
                     return refuse(option, "is not supported for a root file system");
                 }
                 Some(Meaning::CopyUp) => return refuse(option, "is for containers only"),

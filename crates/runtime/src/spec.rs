@@ -11,6 +11,7 @@ use oci_spec::runtime::{Process, Spec};
 use crate::capabilities;
 use crate::error::{Error, Result};
 use crate::namespaces::{Kind, Namespaces};
+use crate::own_namespaces;
 
 /// Reads `config.json` of a bundle.
 ///
@@ -130,6 +131,7 @@ pub fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
         }
     }
     check_linux(spec)?;
+    own_namespaces::check(spec, namespaces)?;
     check_sysctls(spec, namespaces)
 }
 
@@ -202,14 +204,6 @@ fn check_linux(spec: &Spec) -> Result<()> {
     };
     for (name, present) in [
         (
-            "uidMappings",
-            linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty()),
-        ),
-        (
-            "gidMappings",
-            linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty()),
-        ),
-        (
             "netDevices",
             linux.net_devices().as_ref().is_some_and(|m| !m.is_empty()),
         ),
@@ -221,10 +215,6 @@ fn check_linux(spec: &Spec) -> Result<()> {
         ("intelRdt", linux.intel_rdt().is_some()),
         ("memoryPolicy", linux.memory_policy().is_some()),
         ("personality", linux.personality().is_some()),
-        (
-            "timeOffsets",
-            linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty()),
-        ),
     ] {
         if present {
             return Err(Error::unsupported(format!("linux.{name}")));

@@ -8,6 +8,11 @@
 //! ```text
 //!   shim                                   init
 //!    | Plan, descriptors  ──────────────►   |
+//!    |   ◄───────────────────── Unmapped    |  only with a new user namespace
+//!    | Mapped  ─────────────────────────►   |
+//!    |   ◄───────────────── Born, pidfd     |  only if a new process takes init's place
+//!    |   ◄─────────────────────── Placed    |  only if mounts need sources from the shim
+//!    | Sources, descriptors  ───────────►   |  as many packets as it takes
 //!    |   ◄──────────────── Console, ptmx    |  only with a terminal
 //!    |   ◄──────────────────────── Ready    |  everything is done but execve   (init only)
 //!    | Run  ────────────────────────────►   |                                  (init only)
@@ -45,6 +50,16 @@ pub enum Kind {
     Plan = 1,
     /// To init: execute the user's program.
     Run = 2,
+    /// To init: its user namespace has its mappings.
+    Mapped = 8,
+    /// To init: opened sources of mounts, in the plan's order.
+    Sources = 9,
+    /// From init: it is in a new user namespace, which has no mappings yet.
+    Unmapped = 32,
+    /// From init: the pidfd of the process that takes its place, a child of the shim's as well.
+    Born = 33,
+    /// From init: it is in its mount namespace, where the sources are wanted.
+    Placed = 34,
     /// From init: the terminal's master.
     Console = 16,
     /// From init: everything is done but execve.
@@ -60,6 +75,11 @@ impl Kind {
         [
             Kind::Plan,
             Kind::Run,
+            Kind::Mapped,
+            Kind::Sources,
+            Kind::Unmapped,
+            Kind::Born,
+            Kind::Placed,
             Kind::Console,
             Kind::Ready,
             Kind::Executing,

@@ -56,12 +56,14 @@ impl Resident {
             Place::Existing(fd) => fd.as_raw_fd(),
         };
         let word = writer.as_raw_fd();
+        // Who is not root may give it mappings only if its files in procfs are not root's.
+        let dumpable = join < 0 && !rustix::process::geteuid().is_root();
         // SAFETY: without CLONE_VM and with no stack given this is fork(2). Other threads may hold
         // locks in the copy for ever: it only makes raw system calls and never returns.
         let ret =
             unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
         if ret == 0 {
-            reside(join, word);
+            reside(join, word, dumpable);
         }
         if ret < 0 {
             return Err(Error::new(
@@ -136,7 +138,7 @@ fn wait_for_word(reader: &OwnedFd, pidfd: &OwnedFd) -> Result<u8> {
 }
 
 /// The life of the copy. Raw system calls only.
-fn reside(join: RawFd, word: RawFd) -> ! {
+fn reside(join: RawFd, word: RawFd, dumpable: bool) -> ! {
     let mut errno = 0u8;
     if join >= 0 {
         // SAFETY: plain numbers.
@@ -145,18 +147,13 @@ fn reside(join: RawFd, word: RawFd) -> ! {
             errno = unsafe { *libc::__errno_location() } as u8;
         }
     }
-    // SAFETY: plain numbers. After setns, which may reset both: nobody in the namespace may look
-    // into this copy of our memory, and it does not outlive the thread that made it.
+    // SAFETY: plain numbers. After setns, which may reset both: nobody in a namespace that others
+    // are in may look into this copy of our memory, and it does not outlive its maker's thread.
     let safe = unsafe {
-        libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
-            && libc::syscall(
-                libc::SYS_prctl,
-                libc::PR_SET_PDEATHSIG,
-                libc::SIGKILL,
-                0,
-                0,
-                0,
-            ) == 0
+        let prctl =
+            |option: i32, value: i32| libc::syscall(libc::SYS_prctl, option, value, 0, 0, 0);
+        prctl(libc::PR_SET_DUMPABLE, i32::from(dumpable)) == 0
+            && prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
     };
     if safe {
         // SAFETY: one byte of our own. If nobody reads it, nobody waits for it.

@@ -12,6 +12,7 @@ use rustix::process::Pid;
 use sys::spawn::Child;
 
 use super::made::Made;
+use super::settle::Settling;
 use super::spawn::{
     Descriptors, PidNamespace, answer, check_terminal, receive_console, set_oom_score, spawn,
 };
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::gate::{Fifo, Gate};
 use crate::init::{self, Descriptor, Role};
 use crate::namespaces::{Kind as Namespace, Source};
+use crate::own_namespaces;
 use crate::process;
 use crate::resources;
 use crate::rootfs;
@@ -63,11 +65,15 @@ impl Container {
             attempt: "plan cgroup",
             source,
         })?;
+        let joined = namespaces.open_joined()?;
+        let mappings = own_namespaces::mappings(spec, namespaces, &joined)?;
+        own_namespaces::check_user(mappings.as_ref(), plan.uid, plan.gid)?;
         let rootfs = rootfs::Plan::from_spec(
             spec,
             &rootfs::Host {
                 bundle,
                 pivot: request.pivot,
+                user: mappings.as_ref(),
                 cgroups: cgroup_view(
                     &runtime.cgroups,
                     &record,
@@ -80,7 +86,6 @@ impl Container {
             .as_ref()
             .and_then(|linux| linux.resources().as_ref());
         let (devices, limits) = resources::plan(resources)?;
-        let joined = namespaces.open_joined()?;
 
         request.directory.create()?;
         let mut made = Made {
@@ -121,6 +126,10 @@ impl Container {
         set_oom_score(child.pid, process)?;
 
         let container = init::Container {
+            user_namespace: mappings.is_some(),
+            inside: namespaces.flags_in_user_namespace(),
+            new_time_namespace: *namespaces.get(Namespace::Time) == Source::New,
+            time_offsets: own_namespaces::time_offsets(spec, namespaces)?,
             new_cgroup_namespace: *namespaces.get(Namespace::Cgroup) == Source::New,
             new_network_namespace: *namespaces.get(Namespace::Network) == Source::New,
             rootfs,
@@ -141,6 +150,7 @@ impl Container {
             descriptors.push(Descriptor::Inherited, fd.as_fd());
         }
         let keyring = request.keyring;
+        let settling = Settling::begin(namespaces, mappings, &container);
         let role = Role::Init(Box::new(container));
         descriptors.send(
             &channel,
@@ -153,6 +163,7 @@ impl Container {
         )?;
         drop((request.stdio, request.inherited));
 
+        settling.follow(&channel, child)?;
         let console = receive_console(&channel, &plan, child)?;
         answer(&channel, Kind::Ready, child, "create")?;
         // As late as possible: our own setup is not the container's to pay for.

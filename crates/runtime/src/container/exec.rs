@@ -48,6 +48,8 @@ impl Container {
     ) -> Result<ExecProcess> {
         let mut plan = self.plan_exec(process, matches!(stdio, Stdio::Terminal))?;
         plan.env.extend(inherited.environment);
+        // If init has ended and its pid is another's by now, nothing below succeeds: the pidfd.
+        let foreign = crate::namespaces::foreign(self.pid)?;
         let (child, channel) = spawn(
             runtime,
             0,
@@ -72,7 +74,7 @@ impl Container {
             &self.id,
             self.keyring,
             &plan,
-            Role::Exec,
+            Role::Exec(foreign),
             &stdio,
         )?;
         drop((stdio, inherited.fds));

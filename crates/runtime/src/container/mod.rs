@@ -6,6 +6,7 @@
 mod create;
 mod exec;
 mod made;
+mod settle;
 mod spawn;
 mod stored;
 

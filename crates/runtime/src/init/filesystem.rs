@@ -8,8 +8,9 @@ use crate::rootfs;
 
 impl Init {
     pub(super) fn prepare_rootfs(&mut self) -> StepResult {
+        let sources = std::mem::take(&mut self.sources);
         if let Role::Init(container) = &self.plan.role {
-            self.rootfs = Some(rootfs::prepare(&container.rootfs)?);
+            self.rootfs = Some(rootfs::prepare(&container.rootfs, sources)?);
         }
         Ok(())
     }

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use sys::{Call, Errno};
 
-use super::{Descriptor, Init, StepResult};
+use super::inside::become_container_root;
+use super::{Descriptor, Init, Role, StepResult};
 use crate::namespaces;
 
 impl Init {
@@ -32,9 +33,12 @@ impl Init {
         };
         match sys::keyring::join_session(&name) {
             // Processes that come later may find the keyring by its name: KEY_USR_SEARCH for the
-            // user. An exec must not change it.
+            // user, and for others where the user is another one outside of the user namespace.
+            // An exec must not change it.
             Ok(key) if self.container().is_some() => {
-                sys::keyring::add_permissions(key, u32::MAX, 0x0008_0000)?;
+                let inside = self.container().is_some_and(|c| c.user_namespace);
+                let search = if inside { 0x8 } else { 0x0008_0000 };
+                sys::keyring::add_permissions(key, u32::MAX, search)?;
                 Ok(())
             }
             Ok(_) => Ok(()),
@@ -43,28 +47,29 @@ impl Init {
         }
     }
 
-    pub(super) fn join_namespaces(&mut self) -> StepResult {
-        for kind in namespaces::Kind::ALL {
-            let Some(fd) = self.take(Descriptor::Namespace(kind)) else {
-                continue;
-            };
-            rustix::thread::move_into_link_name_space(fd.as_fd(), Some(kind.link_type()))
-                .call("setns", || format!("{} namespace", kind.proc_name()))?;
-        }
-        Ok(())
-    }
-
     pub(super) fn join_container(&mut self) -> StepResult {
         let Some(init) = self.take(Descriptor::Init) else {
             return Ok(());
         };
-        let all = ThreadNameSpaceType::MOUNT
+        let mut all = ThreadNameSpaceType::MOUNT
             | ThreadNameSpaceType::CONTROL_GROUP
             | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
             | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
             | ThreadNameSpaceType::NETWORK;
+        let foreign = self.foreign();
+        if foreign.contains(&namespaces::Kind::Time) {
+            all |= ThreadNameSpaceType::TIME;
+        }
+        let user = foreign.contains(&namespaces::Kind::User);
+        if user {
+            // All at once: the kernel checks each by the credentials from before and from after.
+            all |= ThreadNameSpaceType::USER;
+        }
         rustix::thread::move_into_thread_name_spaces(init.as_fd(), all)
             .call("setns", || "namespaces of the container's init")?;
+        if user {
+            become_container_root()?;
+        }
         Ok(())
     }
 
@@ -95,5 +100,13 @@ impl Init {
                 .call("setdomainname", || name.clone())?;
         }
         Ok(())
+    }
+
+    /// The namespaces of the container that an exec must enter besides the usual ones.
+    fn foreign(&self) -> Vec<namespaces::Kind> {
+        match &self.plan.role {
+            Role::Exec(foreign) => foreign.clone(),
+            Role::Init(_) => Vec::new(),
+        }
     }
 }

@@ -9,6 +9,7 @@
 mod attributes;
 mod filesystem;
 mod gate;
+mod inside;
 mod joining;
 mod streams;
 
@@ -74,8 +75,9 @@ pub struct Plan {
 pub enum Role {
     /// The container's first process.
     Init(Box<Container>),
-    /// One more process in a running container.
-    Exec,
+    /// One more process in a running container, which has namespaces of these kinds (user, time)
+    /// that are not the shim's.
+    Exec(Vec<namespaces::Kind>),
 }
 
 /// What only the first process does.
@@ -85,6 +87,15 @@ pub struct Container {
     pub new_cgroup_namespace: bool,
     /// Whether the network namespace is new, so that its loopback is down.
     pub new_network_namespace: bool,
+    /// Whether the container has a user namespace: the one that comes with the plan, else a new
+    /// one.
+    pub user_namespace: bool,
+    /// The namespaces to be made inside the user namespace, as `CLONE_NEW*` flags.
+    pub inside: u64,
+    /// Whether to make a time namespace.
+    pub new_time_namespace: bool,
+    /// The offsets of its clocks, as `/proc/<pid>/timens_offsets` takes them.
+    pub time_offsets: String,
     /// The file system.
     pub rootfs: rootfs::Plan,
     /// Host name to set.
@@ -153,14 +164,21 @@ const fn step(name: &'static str, run: fn(&mut Init) -> StepResult) -> Step {
 const INIT: &[Step] = &[
     // First of all: whatever is charged from here on is charged to the container.
     step("join cgroups", Init::join_cgroups),
-    step("start session", Init::start_session),
-    step("join session keyring", Init::join_keyring),
+    step("open what is the host's", Init::open_as_host),
     // All were opened before the first is entered: none of the paths means something else now.
     step("join namespaces", Init::join_namespaces),
+    step("enter user namespace", Init::enter_user_namespace),
+    step("join remaining namespaces", Init::join_remaining_namespaces),
+    step("make time namespace", Init::make_time_namespace),
+    // The process that goes on from here may be another one.
+    step("make namespaces", Init::make_namespaces),
+    step("start session", Init::start_session),
+    step("join session keyring", Init::join_keyring),
     // After the cgroup: the kernel makes the current cgroup the namespace's root.
     step("make cgroup namespace", Init::make_cgroup_namespace),
     step("set loopback up", Init::loopback_up),
     step("place standard streams", Init::place_stdio),
+    step("receive sources of mounts", Init::receive_sources),
     step("prepare root file system", Init::prepare_rootfs),
     step("pivot root", Init::pivot_root),
     step("reopen /dev/null", Init::reopen_dev_null),
@@ -244,6 +262,10 @@ struct Init {
     plan: Plan,
     fds: Vec<(Descriptor, OwnedFd)>,
     rootfs: Option<rootfs::Prepared>,
+    /// What the shim has opened for mounts.
+    sources: Vec<OwnedFd>,
+    /// Where offsets of clocks are written to: opened by the host's root.
+    time_offsets: Option<OwnedFd>,
     environment: Vec<String>,
     /// The directory could not be entered as root: NFS and FUSE may allow it to the user only.
     cwd_deferred: bool,
@@ -271,6 +293,8 @@ impl Init {
             plan,
             fds,
             rootfs: None,
+            sources: Vec::new(),
+            time_offsets: None,
             environment: Vec::new(),
             cwd_deferred: false,
             program: CString::default(),
@@ -280,7 +304,7 @@ impl Init {
     fn prepare(&mut self) -> Result<(), Failure> {
         let (steps, prefix) = match self.plan.role {
             Role::Init(_) => (INIT, "error during container init: "),
-            Role::Exec => (EXEC, ""),
+            Role::Exec(_) => (EXEC, ""),
         };
         for step in steps {
             let begin = self.plan.debug.then(std::time::Instant::now);
@@ -324,7 +348,7 @@ impl Init {
             Err(failure) => return (Listener::Channel(self.channel), failure),
         };
         // Everything else that came with the plan is closed here, before the gate.
-        drop((self.fds, self.rootfs));
+        drop((self.fds, self.rootfs, self.sources));
         sys::signals::exit_on_fatal_signals();
         let mut listener = Listener::Channel(self.channel);
         if is_init {
@@ -352,7 +376,7 @@ impl Init {
     fn container(&self) -> Option<&Container> {
         match &self.plan.role {
             Role::Init(container) => Some(container),
-            Role::Exec => None,
+            Role::Exec(_) => None,
         }
     }
 

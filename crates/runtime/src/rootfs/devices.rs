@@ -13,21 +13,30 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, sy
 use rustix::io::Errno;
 use sys::Call;
 
-use super::attach::{Builder, Shape};
+use super::attach::{BindSource, Builder, Shape};
 use super::error::{Cause, Error};
 use super::options::Flags;
 use super::plan::{Device, DeviceKind, below_dev};
+use super::sources::Opened;
 use crate::resolve::{Links, Root, beneath};
 
-/// Makes the nodes and links.
-pub(super) fn make(builder: &Builder, devices: &[Device]) -> Result<(), Error> {
+/// Makes the nodes and links. What is opened already is mounted instead of made.
+pub(super) fn make(
+    builder: &Builder,
+    devices: &[Device],
+    opened: &mut Opened,
+) -> Result<(), Error> {
     let dev_path = Path::new("/dev");
     let dev = builder
         .root()
         .mkdir_all(dev_path, 0o755.into(), Links::Refuse)
         .map_err(|e| Error::device(dev_path)(e.into()))?;
-    for device in devices {
-        node(builder, &dev, device).map_err(Error::device(&device.path))?;
+    for (index, device) in devices.iter().enumerate() {
+        match opened.device(index) {
+            Some(host) => cover(builder, device, BindSource::Tree(host)),
+            None => node(builder, &dev, device),
+        }
+        .map_err(Error::device(&device.path))?;
     }
     ptmx(&dev).map_err(|e| Error::device(Path::new("/dev/ptmx"))(e.into()))?;
     links(&dev)
@@ -56,9 +65,9 @@ fn node(builder: &Builder, dev: &OwnedFd, device: &Device) -> Result<(), Cause> 
     ) {
         Ok(()) => own(directory, name, device),
         // Part of the image, or bound there by a mount.
-        Err(Errno::EXIST) => keep_or_cover(builder, directory, name, device, links),
+        Err(Errno::EXIST) => keep_or_cover(builder, directory, name, device),
         // A device cgroup or a user namespace forbids it.
-        Err(Errno::PERM) if device.kind != DeviceKind::Fifo => bind(builder, device, links),
+        Err(Errno::PERM) if device.kind != DeviceKind::Fifo => bind(builder, device),
         Err(errno) => {
             let args = format!("{name:?}, {file_type:?}, {:#o}", device.mode);
             Err(sys::Error::new("mknodat", args, errno).into())
@@ -96,7 +105,6 @@ fn keep_or_cover(
     directory: &OwnedFd,
     name: &OsStr,
     device: &Device,
-    links: Links,
 ) -> Result<(), Cause> {
     let fd = beneath(directory, name, OFlags::PATH)?;
     match is_device(&fd, device.kind)? {
@@ -104,25 +112,36 @@ fn keep_or_cover(
         false if device.kind == DeviceKind::Fifo => {
             Err(Cause::Unsafe("exists already and is no named pipe"))
         }
-        false => bind(builder, device, links),
+        false => bind(builder, device),
     }
 }
 
 /// Mounts the host's node of the same path, if it is the same device.
-fn bind(builder: &Builder, device: &Device, links: Links) -> Result<(), Cause> {
+fn bind(builder: &Builder, device: &Device) -> Result<(), Cause> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let host = rustix::fs::open(&device.path, flags, Mode::empty())
         .call("open", || format!("{:?}, O_PATH", device.path))?;
-    if !is_device(&host, device.kind)? {
-        return Err(Cause::Unsafe("is another device on the host"));
-    }
+    must_be(&host, device.kind)?;
+    cover(builder, device, builder.bind_source_fd(&host, false)?)
+}
+
+/// Mounts a node of the host.
+fn cover(builder: &Builder, device: &Device, host: BindSource) -> Result<(), Cause> {
+    let links = match below_dev(&device.path) {
+        Some(_) => Links::Refuse,
+        None => Links::Follow,
+    };
     let target = builder.target(&device.path, Shape::file, links)?;
-    builder.bind(
-        builder.bind_source_fd(&host, false)?,
-        Flags::default(),
-        &target,
-    )?;
+    builder.bind(host, Flags::default(), &target)?;
     Ok(())
+}
+
+/// Refuses another device than the one that is meant.
+pub(super) fn must_be(fd: &OwnedFd, kind: DeviceKind) -> Result<(), Cause> {
+    match is_device(fd, kind)? {
+        true => Ok(()),
+        false => Err(Cause::Unsafe("is another device on the host")),
+    }
 }
 
 fn is_device(fd: &OwnedFd, kind: DeviceKind) -> Result<bool, Cause> {

@@ -76,6 +76,9 @@ pub enum Cause {
     /// `proc` or `sysfs` somewhere else than on an ordinary directory.
     #[error("filesystem {0:?} must be mounted on ordinary directory")]
     NotOrdinary(String),
+    /// The user namespace for an id-mapped mount.
+    #[error("id-mapped mount: {0}")]
+    IdMap(String),
     /// Something that is not safe to do.
     #[error("{0}")]
     Unsafe(&'static str),
@@ -128,7 +131,7 @@ impl Cause {
         match self {
             Self::System(source) | Self::Shape(source) => Some(source.errno()),
             Self::Procfs(source) => source.errno(),
-            Self::NotOrdinary(_) | Self::Unsafe(_) => None,
+            Self::NotOrdinary(_) | Self::IdMap(_) | Self::Unsafe(_) => None,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | `options`   | words like `ro`, `rprivate`, `rnosuid`                                   |
 //! | `attach`    | mounts and mount points as descriptors, with fallbacks for old kernels   |
 //! | `mounts`    | the mounts of the specification; `cgroup`, `copyup` for two special ones |
+//! | [`sources`] | parent: sources of mounts that init may not open itself                  |
 //! | `devices`   | nodes and links of `/dev`                                                |
 //! | `pivot`     | the change of root                                                       |
 //! | `console`   | the terminal                                                             |
@@ -34,6 +35,7 @@ mod mounts;
 pub(crate) mod options;
 mod pivot;
 pub mod plan;
+pub mod sources;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -46,11 +48,12 @@ use sys::mount::{Attributes, Extent, MountApi, ms};
 pub use self::console::open_console;
 pub use self::error::{Cause, Error, PlanError};
 pub use self::options::Propagation;
-pub use self::plan::{CgroupView, Hierarchy, Host, Pivot, Plan};
+pub use self::plan::{CgroupView, Hierarchy, Host, IdMap, Pivot, Plan};
 
 use self::attach::Builder;
 use self::mounts::Done;
 use self::pivot::HostPeers;
+use self::sources::Opened;
 use crate::procfs::Procfs;
 use crate::resolve::Links;
 
@@ -68,19 +71,21 @@ pub struct Prepared {
     readonly_paths: Vec<PathBuf>,
 }
 
-/// Mounts everything and fills `/dev`; the host's root is still the root.
+/// Mounts everything and fills `/dev`; the host's root is still the root. `sources` are those that
+/// [`sources::open`] has opened.
 ///
 /// # Errors
 /// The first mount, node or other step that failed.
-pub fn prepare(plan: &Plan) -> Result<Prepared, Error> {
-    prepare_with(plan, MountApi::new())
+pub fn prepare(plan: &Plan, sources: Vec<OwnedFd>) -> Result<Prepared, Error> {
+    prepare_with(plan, sources, MountApi::new())
 }
 
 /// As [`prepare`], with the mount calls that the kernel is said to have.
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn prepare_with(plan: &Plan, api: MountApi) -> Result<Prepared, Error> {
+pub fn prepare_with(plan: &Plan, sources: Vec<OwnedFd>, api: MountApi) -> Result<Prepared, Error> {
+    let mut opened = Opened::new(plan, sources)?;
     rustix::process::umask(Mode::empty());
     let peers = leave_host_peers(plan)?;
     let root = bind_root(plan, &api, peers)?;
@@ -90,8 +95,8 @@ pub fn prepare_with(plan: &Plan, api: MountApi) -> Result<Prepared, Error> {
         root,
     };
     let mut read_only_later = Vec::new();
-    for mount in &plan.mounts {
-        match mounts::mount(&builder, mount)? {
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        match mounts::mount(&builder, mount, opened.mount(index))? {
             Done::Complete => {}
             Done::ReadOnlyLater(fd) => read_only_later.push((mount.destination.clone(), fd)),
             Done::Procfs(fd) => {
@@ -101,7 +106,7 @@ pub fn prepare_with(plan: &Plan, api: MountApi) -> Result<Prepared, Error> {
         }
     }
     if plan.own_dev {
-        devices::make(&builder, &plan.devices)?;
+        devices::make(&builder, &plan.devices, &mut opened)?;
     }
     Ok(Prepared {
         builder,
@@ -231,10 +236,14 @@ fn leave_host_peers(plan: &Plan) -> Result<HostPeers, Error> {
 fn bind_root(plan: &Plan, api: &MountApi, peers: HostPeers) -> Result<OwnedFd, Error> {
     let failed = |e: sys::Error| failed_path("error preparing rootfs", &plan.root, e);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(&plan.root, flags, Mode::empty())
-        .call("open", || {
-            format!("{:?}, O_DIRECTORY|O_NOFOLLOW", plan.root)
-        })
+    // Root of a user namespace may not be able to search the way there: it is there already.
+    let place = if plan.user_namespace {
+        Path::new(".")
+    } else {
+        &plan.root
+    };
+    let directory = rustix::fs::open(place, flags, Mode::empty())
+        .call("open", || format!("{place:?}, O_DIRECTORY|O_NOFOLLOW"))
         .map_err(|e| failed_path("invalid rootfs", &plan.root, e))?;
     if peers == HostPeers::Possible {
         make_parent_private(&plan.root).map_err(failed)?;
@@ -245,7 +254,9 @@ fn bind_root(plan: &Plan, api: &MountApi, peers: HostPeers) -> Result<OwnedFd, E
         Ok(root) => {
             api.attach(&root, &directory).map_err(failed)?;
             match api.set_attributes(&root, private, Extent::Mount) {
-                Err(e) if e.errno() == Errno::NOSYS => make_private(&plan.root),
+                Err(e) if e.errno() == Errno::NOSYS => rustix::process::fchdir(&root)
+                    .call("fchdir", || "rootfs")
+                    .and_then(|()| make_private(Path::new("."))),
                 other => other,
             }
             .map_err(failed)?;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use sys::Call;
 use sys::mount::{Extent, ms};
 
-use super::attach::{self, Builder, Shape, Target};
+use super::attach::{self, BindSource, Builder, Shape, Target};
 use super::cgroup;
 use super::error::{Cause, Error};
 use super::plan::{Filesystem, Kind, Mount};
@@ -25,9 +25,13 @@ pub(super) enum Done {
     Procfs(OwnedFd),
 }
 
-/// Mounts one of the specification's mounts.
-pub(super) fn mount(builder: &Builder, mount: &Mount) -> Result<Done, Error> {
-    steps(builder, mount).map_err(|cause| {
+/// Mounts one of the specification's mounts; its source may be open already.
+pub(super) fn mount(
+    builder: &Builder,
+    mount: &Mount,
+    source: Option<OwnedFd>,
+) -> Result<Done, Error> {
+    steps(builder, mount, source).map_err(|cause| {
         let from = match &mount.kind {
             Kind::Filesystem(f) | Kind::Cgroup { filesystem: f, .. } => f.source.clone(),
             Kind::Bind { source, .. } => source.to_string_lossy().into_owned(),
@@ -37,11 +41,17 @@ pub(super) fn mount(builder: &Builder, mount: &Mount) -> Result<Done, Error> {
     })
 }
 
-fn steps(builder: &Builder, mount: &Mount) -> Result<Done, Cause> {
+fn steps(builder: &Builder, mount: &Mount, opened: Option<OwnedFd>) -> Result<Done, Cause> {
     let later = read_only_later(mount);
     let made = match &mount.kind {
         Kind::Filesystem(filesystem) => new_filesystem(builder, mount, filesystem)?,
-        Kind::Bind { source, recursive } => bind(builder, mount, source, *recursive)?,
+        Kind::Bind { source, recursive } => {
+            let source = match opened {
+                Some(tree) => BindSource::Tree(tree),
+                None => builder.bind_source(source, *recursive)?,
+            };
+            bind(builder, mount, source)?
+        }
         Kind::Cgroup { view, filesystem } => cgroup::mount(builder, mount, view, filesystem)?,
         Kind::Remount(filesystem) => remount(builder, mount, filesystem)?,
     };
@@ -121,13 +131,7 @@ fn filesystem_target<'a>(
     Ok(target)
 }
 
-fn bind(
-    builder: &Builder,
-    mount: &Mount,
-    source: &Path,
-    recursive: bool,
-) -> Result<OwnedFd, Cause> {
-    let opened = builder.bind_source(source, recursive)?;
+fn bind(builder: &Builder, mount: &Mount, opened: BindSource) -> Result<OwnedFd, Cause> {
     if mount.destination == Path::new("/proc") && !attach::is_procfs(&opened)? {
         return Err(Cause::Unsafe(
             "cannot be mounted because it is not of type proc",

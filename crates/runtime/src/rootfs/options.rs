@@ -2,7 +2,7 @@
 //! Mount options as fstab, the OCI specification and containerd write them.
 
 use serde::{Deserialize, Serialize};
-use sys::mount::{Attributes, attr, ms};
+use sys::mount::{Attributes, Extent, attr, ms};
 
 /// What one option means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub(crate) enum Meaning {
     ClearAll(u64),
     /// Fill a tmpfs with what it hides.
     CopyUp,
-    /// An id-mapped mount.
-    Idmap,
+    /// An id-mapped mount, with or without what is mounted below it.
+    Idmap(Extent),
 }
 
 /// How mount events travel to and from a mount.
@@ -115,7 +115,8 @@ pub(crate) fn meaning(word: &str) -> Option<Meaning> {
         // The opposite of a class of access times is the kernel's default, relatime.
         "rnorelatime" | "ratime" | "rnostrictatime" => ClearAll(attr::ATIME),
         "tmpcopyup" => CopyUp,
-        "idmap" | "ridmap" => Idmap,
+        "idmap" => Idmap(Extent::Mount),
+        "ridmap" => Idmap(Extent::Tree),
         _ => return None,
     })
 }

@@ -10,10 +10,11 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount as SpecMount, Spec};
 use serde::{Deserialize, Serialize};
-use sys::mount::ms;
+use sys::mount::{Extent, ms};
 
 use super::error::PlanError;
 use super::options::{self, Flags, Meaning, Propagation, TreeAttributes};
+use crate::idmap::Mappings;
 
 /// How the container's root becomes the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,8 @@ pub struct Host<'a> {
     pub pivot: Pivot,
     /// What mounts of type `cgroup` show; without it such a mount is refused.
     pub cgroups: Option<CgroupView>,
+    /// The mappings of the container's user namespace, if it has one.
+    pub user: Option<&'a Mappings>,
 }
 
 /// Everything about the container's file system, in the order in which it is done.
@@ -67,6 +70,8 @@ pub struct Host<'a> {
 pub struct Plan {
     /// The root directory on the host, absolute.
     pub root: PathBuf,
+    /// Whether the container has a user namespace. The root is the working directory then.
+    pub user_namespace: bool,
     /// Whether the root is made read-only at the end.
     pub readonly: bool,
     /// `linux.rootfsPropagation`.
@@ -98,6 +103,17 @@ pub struct Mount {
     pub tree: TreeAttributes,
     /// Changes of propagation, in order.
     pub propagation: Vec<Propagation>,
+    /// Whether it is an id-mapped one.
+    pub id_map: Option<IdMap>,
+}
+
+/// Whose the files of an id-mapped mount are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// The owners: container's ids are those on the disk.
+    pub mappings: Mappings,
+    /// Also on what is mounted below.
+    pub recursive: bool,
 }
 
 /// What is mounted.
@@ -237,6 +253,7 @@ impl Plan {
         };
         Ok(Self {
             root: host.bundle.join(root.path()),
+            user_namespace: host.user.is_some(),
             readonly: root.readonly().unwrap_or(false),
             propagation,
             pivot: host.pivot,
@@ -260,14 +277,6 @@ impl Mount {
         if destination == Path::new("/") {
             return Err((".destination", "must not be the root itself".into()));
         }
-        for (field, ids) in [
-            (".uidMappings", spec.uid_mappings()),
-            (".gidMappings", spec.gid_mappings()),
-        ] {
-            if ids.as_ref().is_some_and(|ids| !ids.is_empty()) {
-                return Err((field, "id-mapped mounts are not supported yet".into()));
-            }
-        }
         let mut mount = Self {
             destination,
             kind: Kind::Bind {
@@ -277,6 +286,7 @@ impl Mount {
             flags: Flags::default(),
             tree: TreeAttributes::default(),
             propagation: Vec::new(),
+            id_map: None,
         };
         let mut filesystem = Filesystem {
             fstype: spec.typ().clone().unwrap_or_default(),
@@ -284,37 +294,84 @@ impl Mount {
             params: Vec::new(),
             copy_up: false,
         };
+        let mut id_map = None;
         for option in spec.options().iter().flatten() {
             for word in options::split(option) {
-                mount.apply(word, &mut filesystem)?;
+                match options::meaning(word) {
+                    Some(Meaning::Idmap(extent)) => id_map = Some(extent),
+                    meaning => mount.apply(word, meaning, &mut filesystem),
+                }
             }
         }
         mount.kind = mount.kind_of(spec, filesystem, host)?;
+        mount.id_map = mount.id_map(spec, id_map, host)?;
         mount.check_proc()?;
         Ok(mount)
     }
 
-    fn apply(&mut self, word: &str, filesystem: &mut Filesystem) -> Result<(), Refusal> {
-        let Some(meaning) = options::meaning(word) else {
-            let (key, value) = match word.split_once('=') {
-                Some((key, value)) => (key, Some(value.to_owned())),
-                None => (word, None),
-            };
-            filesystem.params.push((key.to_owned(), value));
-            return Ok(());
-        };
+    fn apply(&mut self, word: &str, meaning: Option<Meaning>, filesystem: &mut Filesystem) {
         match meaning {
-            Meaning::Nothing => {}
-            Meaning::Set(_) | Meaning::Clear(_) => self.flags.apply(meaning),
-            Meaning::SetAll(_) | Meaning::ClearAll(_) => self.tree.apply(meaning),
-            Meaning::Propagate(propagation) => self.propagation.push(propagation),
-            Meaning::CopyUp => filesystem.copy_up = true,
-            Meaning::Idmap => {
-                let reason = format!("{word:?}: id-mapped mounts are not supported yet");
-                return Err((".options", reason));
+            None => {
+                let (key, value) = match word.split_once('=') {
+                    Some((key, value)) => (key, Some(value.to_owned())),
+                    None => (word, None),
+                };
+                filesystem.params.push((key.to_owned(), value));
+            }
+            Some(meaning @ (Meaning::Set(_) | Meaning::Clear(_))) => self.flags.apply(meaning),
+            Some(meaning @ (Meaning::SetAll(_) | Meaning::ClearAll(_))) => self.tree.apply(meaning),
+            Some(Meaning::Propagate(propagation)) => self.propagation.push(propagation),
+            Some(Meaning::CopyUp) => filesystem.copy_up = true,
+            Some(Meaning::Nothing | Meaning::Idmap(_)) => {}
+        }
+    }
+
+    /// The mount is id-mapped if it has mappings of its own or an option says so; without mappings
+    /// of its own by those of the container's user namespace. runc's rules.
+    fn id_map(
+        &self,
+        spec: &SpecMount,
+        option: Option<Extent>,
+        host: &Host<'_>,
+    ) -> Result<Option<IdMap>, Refusal> {
+        let own = Mappings::from_spec(spec.uid_mappings().as_ref(), spec.gid_mappings().as_ref())
+            .map_err(|(field, reason)| {
+            let field = match field {
+                "uidMappings" => ".uidMappings",
+                _ => ".gidMappings",
+            };
+            (field, reason)
+        })?;
+        if own.is_empty() && option.is_none() {
+            return Ok(None);
+        }
+        if !matches!(self.kind, Kind::Bind { .. }) {
+            return Err((
+                "",
+                "id-mapped mounts are only supported for bind-mounts".into(),
+            ));
+        }
+        let mappings = if !own.is_empty() {
+            own
+        } else if let Some(user) = host.user {
+            user.clone()
+        } else {
+            let reason = "an id-mapped mount needs mappings of its own or a user namespace";
+            return Err((".options", reason.into()));
+        };
+        for (field, ranges) in [
+            (".uidMappings", &mappings.uids),
+            (".gidMappings", &mappings.gids),
+        ] {
+            if ranges.is_empty() {
+                let reason = "id-mapped mounts must have both uid and gid mappings specified";
+                return Err((field, reason.into()));
             }
         }
-        Ok(())
+        Ok(Some(IdMap {
+            mappings,
+            recursive: option == Some(Extent::Tree),
+        }))
     }
 
     fn kind_of(

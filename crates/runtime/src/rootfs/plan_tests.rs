@@ -3,12 +3,15 @@ use super::*;
 use serde_json::{Value, json};
 use sys::mount::attr;
 
+use crate::rootfs::sources::Source;
+
 fn plan_with(cgroups: Option<CgroupView>, spec: Value) -> Result<Plan, PlanError> {
     let spec: Spec = serde_json::from_value(spec).unwrap();
     let host = Host {
         bundle: Path::new("/b"),
         pivot: Pivot::PivotRoot,
         cgroups,
+        user: None,
     };
     Plan::from_spec(&spec, &host)
 }
@@ -86,11 +89,20 @@ fn what_cannot_be_done_is_refused_with_its_json_path() {
     for (mount, expected) in [
         (
             json!({"destination": "/a", "type": "bind", "source": "/x", "options": ["bind"], "uidMappings": ids}),
-            "mounts[0].uidMappings: id-mapped mounts are not supported yet",
+            "mounts[0].gidMappings: id-mapped mounts must have both uid and gid mappings specified",
+        ),
+        (
+            json!({"destination": "/a", "type": "bind", "source": "/x", "options": ["bind"],
+                   "gidMappings": [{"containerID": 0, "hostID": 1, "size": 0}]}),
+            "mounts[0].gidMappings: 0 ids from 0 to 1 are no possible mapping",
+        ),
+        (
+            json!({"destination": "/a", "type": "tmpfs", "options": ["idmap"]}),
+            "mounts[0]: id-mapped mounts are only supported for bind-mounts",
         ),
         (
             json!({"destination": "/a", "source": "/x", "options": ["rbind", "ridmap"]}),
-            "mounts[0].options: \"ridmap\": id-mapped mounts are not supported yet",
+            "mounts[0].options: an id-mapped mount needs mappings of its own or a user namespace",
         ),
         (
             json!({"destination": "/a", "source": "/x", "options": ["bind", "size=1k"]}),
@@ -190,4 +202,61 @@ fn devices_of_the_specification_replace_default_ones() {
 fn a_bind_over_dev_leaves_dev_alone() {
     let mount = json!({"destination": "/dev/", "source": "/dev", "options": ["rbind"]});
     assert!(!plan(json!([mount]), json!({})).unwrap().own_dev);
+}
+
+#[test]
+fn the_sources_of_id_mapped_mounts_are_opened_by_the_shim_and_with_a_user_namespace_all_are() {
+    let ids = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let bind = |more: Value| {
+        let mut mount = json!({"destination": "/a", "type": "bind", "source": "/x"});
+        for (key, value) in more.as_object().unwrap() {
+            mount[key] = value.clone();
+        }
+        mount
+    };
+    let mounts = json!([
+        bind(json!({"options": ["rbind"]})),
+        {"destination": "/b", "type": "tmpfs"},
+        bind(json!({"options": ["rbind", "ridmap"], "uidMappings": ids, "gidMappings": ids})),
+        bind(json!({"options": ["rbind"], "uidMappings": ids, "gidMappings": ids})),
+    ]);
+    let without = plan(mounts.clone(), json!({})).unwrap();
+    let places = |plan: &Plan| -> Vec<usize> {
+        let sources = plan.sources();
+        let mounts = sources.iter().filter_map(|source| match source {
+            Source::Mount(index, _) => Some(*index),
+            Source::Device(..) => None,
+        });
+        mounts.collect()
+    };
+    assert_eq!(places(&without), [2, 3]);
+    assert_eq!(without.sources().len(), 2);
+    let recursive = |index: usize| without.mounts[index].id_map.as_ref().unwrap().recursive;
+    assert!(recursive(2) && !recursive(3));
+
+    let ranges = vec![crate::idmap::Range {
+        container: 0,
+        host: 7,
+        size: 1,
+    }];
+    let user = Mappings {
+        uids: ranges.clone(),
+        gids: ranges,
+    };
+    let mounts = json!([
+        bind(json!({"options": ["rbind"]})),
+        bind(json!({"options": ["bind", "idmap"]}))
+    ]);
+    let spec = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": mounts});
+    let host = Host {
+        bundle: Path::new("/b"),
+        pivot: Pivot::PivotRoot,
+        cgroups: None,
+        user: Some(&user),
+    };
+    let within = Plan::from_spec(&serde_json::from_value(spec).unwrap(), &host).unwrap();
+    assert_eq!(places(&within), [0, 1]);
+    // And the six default devices.
+    assert_eq!(within.sources().len(), 8);
+    assert_eq!(within.mounts[1].id_map.as_ref().unwrap().mappings, user);
 }

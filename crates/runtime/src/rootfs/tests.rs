@@ -84,6 +84,7 @@ impl Bundle {
             bundle: self.0.path(),
             pivot: Pivot::PivotRoot,
             cgroups,
+            user: None,
         };
         Plan::from_spec(&spec, &host).unwrap()
     }
@@ -91,7 +92,7 @@ impl Bundle {
 
 /// All steps but the terminal, as the child runs them.
 fn enter_with(plan: &Plan, api: MountApi) -> Result<Prepared, Error> {
-    let mut prepared = prepare_with(plan, api)?;
+    let mut prepared = prepare_with(plan, Vec::new(), api)?;
     prepared.pivot()?;
     prepared.make_cwd(Path::new("/"))?;
     prepared.finalize()?;

@@ -109,7 +109,8 @@ fn old_kernels_keep_flags_as_new_ones_do_and_refuse_what_they_cannot() {
             let refused = json!([bind("/rro", &source, &["rbind", "rro"])]);
             let plan = bundle.plan(refused, json!({}));
             isolated(|| {
-                let error = prepare_with(&plan, MountApi::without(missing)).unwrap_err();
+                let error =
+                    prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap_err();
                 assert_eq!(error.errno(), Some(Errno::NOSYS), "{error}");
             });
             enter_with(&bundle.plan(mounts, json!({})), MountApi::without(missing)).unwrap();
@@ -217,7 +218,9 @@ fn a_failed_mount_is_told_with_source_place_and_cause() {
             ),
         ] {
             let plan = bundle.plan(json!([mount]), json!({}));
-            let error = isolated(|| prepare_with(&plan, MountApi::without(missing)).unwrap_err());
+            let error = isolated(|| {
+                prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap_err()
+            });
             assert!(error.to_string().contains(expected), "{error}");
             assert!(error.errno().is_some());
         }

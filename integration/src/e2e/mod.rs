@@ -25,6 +25,7 @@ mod run;
 mod service;
 mod stdio;
 mod terminal;
+mod users;
 
 /// All tests.
 pub fn tests() -> impl Iterator<Item = Test> {
@@ -41,6 +42,7 @@ pub fn tests() -> impl Iterator<Item = Test> {
         confine::TESTS,
         mounts::TESTS,
         namespaces::TESTS,
+        users::TESTS,
         pods::TESTS,
         restart::TESTS,
         crash::TESTS,

@@ -40,7 +40,10 @@ impl Shim {
     /// no runc of any kind is to be found there.
     fn programs(self, generation: &Generation) -> Outcome<PathBuf> {
         match self {
-            Self::Reference => Ok(generation.bin.clone()),
+            Self::Reference => match env::var_os("RUNC") {
+                Some(runc) => reference_programs_with(Path::new(&runc), generation),
+                None => Ok(generation.bin.clone()),
+            },
             Self::Ours => our_programs(),
         }
     }
@@ -53,6 +56,24 @@ impl fmt::Display for Shim {
             Self::Ours => "ours",
         })
     }
+}
+
+/// The Go shim, with another program in the place of the runc that came with it: `RUNC=<path>` runs
+/// the tests of the reference shim over `ocirun`.
+fn reference_programs_with(runc: &Path, generation: &Generation) -> Outcome<PathBuf> {
+    let folder = programs_folder().join(format!("reference-{generation}"));
+    if folder.exists() {
+        return Ok(folder);
+    }
+    fs::create_dir_all(&folder)?;
+    for entry in fs::read_dir(&generation.bin)? {
+        let entry = entry?;
+        if entry.file_name() != "runc" {
+            std::os::unix::fs::symlink(entry.path(), folder.join(entry.file_name()))?;
+        }
+    }
+    fs::copy(runc, folder.join("runc"))?;
+    Ok(folder)
 }
 
 /// A copy of our shim, for somebody may build a new one while tests run.

@@ -17,8 +17,8 @@ use crate::RUNTIME;
 use crate::bootstrap::InputError;
 use crate::error::Error;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-const REVISION: &str = env!("SHIM_REVISION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const REVISION: &str = env!("SHIM_REVISION");
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 const INPUT_MAX: u64 = 10 << 20;
 

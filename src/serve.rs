@@ -99,6 +99,8 @@ fn serve(args: &Args, ready: Option<OwnedFd>) -> Result<(), Error> {
         exe,
         ready,
         debug: args.debug,
+        version: crate::info::VERSION,
+        revision: crate::info::REVISION,
     };
     log::debug!(container = args.id.as_str(); "serving");
     let done = task::serve(config).map_err(|e| Error::Server(chain(&e)));

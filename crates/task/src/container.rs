@@ -84,6 +84,8 @@ pub(crate) struct Process {
     pub(crate) phase: Phase,
     /// 0 before it exists.
     pub(crate) pid: i32,
+    /// When its program was executed.
+    pub(crate) started: Option<SystemTime>,
     pub(crate) pidfd: Option<Arc<OwnedFd>>,
     pub(crate) io: Option<ProcessIo>,
     pub(crate) paths: StdioPaths,
@@ -99,6 +101,7 @@ impl Process {
             key,
             phase,
             pid: 0,
+            started: None,
             pidfd: None,
             io: None,
             paths,
@@ -191,6 +194,8 @@ impl Operations {
 /// A container.
 pub(crate) struct Container {
     pub(crate) bundle: PathBuf,
+    /// When Create was called.
+    pub(crate) created: SystemTime,
     /// `None` while it is being created.
     pub(crate) runtime: Option<Arc<runtime::Container>>,
     pub(crate) init: Process,

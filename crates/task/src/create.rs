@@ -47,6 +47,7 @@ impl Server {
         };
         let container = Container {
             bundle: PathBuf::from(&request.bundle),
+            created: std::time::SystemTime::now(),
             runtime: None,
             init: Process::new(key, Phase::Creating, paths),
             execs: std::collections::BTreeMap::new(),

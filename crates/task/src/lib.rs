@@ -13,12 +13,14 @@
 //! | `create`, `start`, `delete` | the calls that block                               |
 //! | `lifecycle`   | the end of processes and the order in which it is told           |
 //! | `container`   | what is known of a container                                     |
+//! | `diagnostics` | the Diagnostics service: all of the above, shown                 |
 
 use std::os::fd::OwnedFd;
 
 mod container;
 mod create;
 mod delete;
+mod diagnostics;
 mod dump;
 pub mod events;
 mod lifecycle;
@@ -52,6 +54,10 @@ pub struct Config {
     pub ready: Option<OwnedFd>,
     /// Whether init processes log each step.
     pub debug: bool,
+    /// Version of the program.
+    pub version: &'static str,
+    /// Revision it was built from.
+    pub revision: &'static str,
 }
 
 /// Why a server ended, or did not begin.

@@ -50,6 +50,9 @@ pub(crate) fn exec_id(id: &str) -> Option<&str> {
 impl Server {
     /// Serves one call, now or later.
     pub(crate) fn call(&mut self, to: ReplyTo, incoming: Incoming) {
+        if incoming.service == ::diagnostics::SERVICE {
+            return self.diagnose(to, &incoming);
+        }
         let request = Method::parse(&incoming.service, &incoming.method)
             .and_then(|method| method.decode(&incoming.payload));
         let request = match request {

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use containerd_shim_protos::api::{StartRequest, StartResponse};
 use rustix::event::epoll::EventFlags;
@@ -105,6 +105,7 @@ impl Server {
         match started {
             Ok(()) => {
                 container.init.phase = Phase::Running;
+                container.init.started = Some(SystemTime::now());
                 self.publish(events::task_start(id, pid));
                 self.reply(to, start_answer(pid));
             }
@@ -207,6 +208,7 @@ impl Server {
             .process_mut(Some(exec_id))
             .ok_or_else(|| Status::process_does_not_exist(exec_id))?;
         process.phase = Phase::Running;
+        process.started = Some(SystemTime::now());
         process.pid = started.pid;
         process.pidfd = Some(Arc::clone(&pidfd));
         let key = process.key;
@@ -227,7 +229,7 @@ impl Server {
             let waiters = std::mem::take(&mut process.waiters);
             let never = Exited {
                 status: 0,
-                at: std::time::SystemTime::now(),
+                at: SystemTime::now(),
             };
             self.answer_waiters(waiters, never);
         }

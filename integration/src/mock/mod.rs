@@ -14,6 +14,7 @@
 //! | `shim`      | one running shim: connection, process, containers in it |
 //! | `container` | container and exec, as short calls for tests |
 //! | `client`    | the Task service, typed, over `ttrpc`'s own client: independent of our code |
+//! | `diagnostics_client` | the shim's own Diagnostics service |
 //! | `wire`      | raw ttrpc frames, for what a proper client would not send, and for the bench |
 //! | `events`    | the daemon's events service; can be stopped, hung and restarted |
 //! | `stdio`     | FIFOs and their readers |
@@ -30,6 +31,7 @@ mod bootstrap;
 mod cgroup;
 mod client;
 mod container;
+mod diagnostics_client;
 mod error;
 mod events;
 mod image;
@@ -45,6 +47,7 @@ mod world;
 pub use bootstrap::{Deletion, Reply};
 pub use client::{Pending, Task, Transport};
 pub use container::{Container, Exec};
+pub use diagnostics_client::Diagnostics;
 pub use error::{CallError, Error, Result};
 pub use events::{Event, EventServer, Recorded};
 pub use orphans::run_to_end;
@@ -56,6 +59,8 @@ pub use subject::{Generation, Kind, Subject, build};
 pub use wire::Connection;
 pub use world::{Bundle, World};
 
+/// The messages of the Diagnostics service.
+pub use ::diagnostics;
 /// The messages of the Task service.
 pub use containerd_shim_protos::api;
 /// The codes of ttrpc's (gRPC's) status.

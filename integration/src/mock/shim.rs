@@ -12,6 +12,7 @@ use protobuf::well_known_types::any::Any;
 use super::bootstrap::Reply;
 use super::client::Task;
 use super::container::Container;
+use super::diagnostics_client::Diagnostics;
 use super::error::{CallError, Error, Result};
 use super::process::Process;
 use super::stdio::{Stdio, StdioKind};
@@ -88,6 +89,11 @@ impl Shim {
             method: "dial".to_owned(),
             cause,
         })
+    }
+
+    /// Another connection, that asks the shim about itself.
+    pub fn diagnostics(&self) -> Result<Diagnostics> {
+        self.open_raw().map(Diagnostics::new)
     }
 
     /// The request that creates a container of this bundle.

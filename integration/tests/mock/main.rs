@@ -6,6 +6,7 @@
 //! the test is marked "ours only" and ignored for others.
 
 mod crash;
+mod diagnostics;
 mod events;
 mod exec;
 mod lifecycle;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         events::TESTS,
         crash::TESTS,
         pod::TESTS,
+        diagnostics::TESTS,
         steady::TESTS,
     ];
     let all = || all.iter().copied().flatten();

@@ -157,18 +157,6 @@ impl Cgroup {
         }
     }
 
-    fn is_frozen(&self) -> Result<bool> {
-        if let Some(place) = self.v1_place("freezer") {
-            let root = place.hierarchy(self.layout()).root();
-            let state = access::read(root, &place.file("freezer.state"))
-                .map_err(|error| self.failed("inspect", place, error))?;
-            if state != "THAWED" {
-                return Ok(true);
-            }
-        }
-        Ok(self.event("frozen")? == Some(true))
-    }
-
     /// Below a cgroup with processes or threads of its own, a new one cannot hold a container.
     fn refuse_threaded(&self, place: &Place) -> Result<()> {
         let root = place.hierarchy(self.layout()).root();

@@ -44,6 +44,14 @@ pub enum Error {
     /// A process placed there would not run.
     #[error("container's cgroup unexpectedly frozen")]
     Frozen,
+    /// Processes did not stop.
+    #[error("cgroup {path}: timeout of {limit:?} reached waiting for it to freeze")]
+    NotFrozen {
+        /// The directory.
+        path: String,
+        /// How long they had.
+        limit: std::time::Duration,
+    },
     /// A cgroup v2 directory that takes threads only, or nothing.
     #[error("cgroup {path} cannot hold a container: its type is {kind:?}")]
     Unsuitable {

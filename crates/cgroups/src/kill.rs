@@ -46,7 +46,7 @@ impl Cgroup {
         // A process that is in the v1 hierarchies only: half placed when the shim died.
         let struck = self.strike();
         match self.v1_place("freezer") {
-            Some(_) => self.thaw().and(struck),
+            Some(_) => self.thaw_all().and(struck),
             None => struck,
         }
     }
@@ -65,9 +65,9 @@ impl Cgroup {
 
     /// Freezes, signals, thaws, and looks again until nobody is left.
     pub(crate) fn kill_one_by_one(&self) -> Result<()> {
-        self.freeze()?;
+        self.hold_still()?;
         let struck = self.strike();
-        self.thaw().and(struck)?;
+        self.thaw_all().and(struck)?;
         let deadline = Instant::now() + KILL_LIMIT;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -115,7 +115,7 @@ impl Cgroup {
     }
 
     /// Stops everybody, if there is a freezer, so that the next list is complete.
-    fn freeze(&self) -> Result<()> {
+    fn hold_still(&self) -> Result<()> {
         let (place, file, value) = match (self.v1_place("freezer"), self.unified_place()) {
             (Some(place), _) => (place, "freezer.state", "FROZEN"),
             (None, Some(place)) => (place, "cgroup.freeze", "1"),
@@ -146,8 +146,8 @@ impl Cgroup {
         Ok(state.is_none_or(|state| state == "FROZEN"))
     }
 
-    /// Undoes [`Self::freeze`], and on v1 what was frozen before, on every level.
-    fn thaw(&self) -> Result<()> {
+    /// Undoes [`Self::hold_still`], and on v1 what was frozen before, on every level.
+    fn thaw_all(&self) -> Result<()> {
         let (place, file, value) = match (self.v1_place("freezer"), self.unified_place()) {
             (Some(place), _) => (place, "freezer.state", "THAWED"),
             (None, Some(place)) => (place, "cgroup.freeze", "0"),

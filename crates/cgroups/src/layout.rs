@@ -72,6 +72,11 @@ impl Hierarchy {
         &self.available
     }
 
+    /// Whether the controller is on this hierarchy, which is the v2 one.
+    pub(crate) fn offers(&self, controller: &str) -> bool {
+        self.is_unified() && self.available.iter().any(|a| a == controller)
+    }
+
     /// Its root directory.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()

@@ -16,7 +16,12 @@
 //! | `device_list`| ... on v1, as lines in files                                    |
 //! | `device_program`| ... on v2, as a program                                      |
 //! | [`limits`]   | what a container may use of everything else                     |
+//! | [`stats`]    | what a container has used                                       |
+//! | `memory_events` | what limits of memory led to                                 |
+//! | [`oom`]      | learning of processes killed for memory                         |
+//! | `freezer`    | stopping all processes, and letting them go on                  |
 //! | [`shim`]     | the shim's own cgroup                                           |
+//! | `reader`     | many small files, one buffer                                    |
 //! | `access`     | files below a hierarchy's root, opened so that nothing escapes  |
 //! | `tree`       | walking a subtree that its owner may change meanwhile           |
 //!
@@ -38,8 +43,10 @@ pub mod devices;
 pub mod error;
 pub mod layout;
 pub mod limits;
+pub mod oom;
 pub mod record;
 pub mod shim;
+pub mod stats;
 
 mod access;
 mod controllers;
@@ -47,9 +54,12 @@ mod cpuset;
 mod create;
 mod device_list;
 mod device_program;
+mod freezer;
 mod kill;
+mod memory_events;
 mod mountinfo;
 mod processes;
+mod reader;
 mod remove;
 mod tree;
 
@@ -58,8 +68,11 @@ pub use devices::DeviceRules;
 pub use error::{Error, Result};
 pub use layout::{Hierarchy, Kind, Layout, Mode};
 pub use limits::Limits;
+pub use memory_events::MemoryEvents;
+pub use oom::Oom;
 pub use record::Record;
 pub use shim::join_shim;
+pub use stats::Stats;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags};
@@ -25,7 +26,17 @@ pub(crate) fn visit(
     top: OwnedFd,
     mut visit: impl FnMut(BorrowedFd<'_>) -> Result<()>,
 ) -> Result<()> {
-    visit(top.as_fd())?;
+    walk(top, |dir| visit(dir).map(ControlFlow::Continue))
+}
+
+/// As [`visit`], until told to stop.
+pub(crate) fn walk(
+    top: OwnedFd,
+    mut visit: impl FnMut(BorrowedFd<'_>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    if visit(top.as_fd())?.is_break() {
+        return Ok(());
+    }
     let mut pending = vec![children(&top)?];
     let mut here = top;
     while let Some(names) = pending.last_mut() {
@@ -38,7 +49,9 @@ pub(crate) fn visit(
         };
         if let Some(child) = vanishing(enter(&here, &name))? {
             here = child;
-            visit(here.as_fd())?;
+            if visit(here.as_fd())?.is_break() {
+                return Ok(());
+            }
             pending.push(children(&here)?);
         }
     }

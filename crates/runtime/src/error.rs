@@ -84,6 +84,11 @@ pub enum Error {
         /// What it was asked to do.
         phase: &'static str,
     },
+    /// The kernel killed init because its cgroup, or one above it, has no more memory.
+    #[error(
+        "unable to start container process: container init was OOM-killed (memory limit too low?)"
+    )]
+    OomKilled,
     /// Init said something that the protocol does not allow at this point.
     #[error("sync protocol: {0}")]
     Protocol(String),

@@ -11,6 +11,7 @@
 //! | [`rootfs_mounts`]| shim   | the mounts that make a root file system                    |
 //! | [`state`]        | shim   | what is on disk                                            |
 //! | [`gate`]         | both   | where a container waits that another process starts        |
+//! | `interfaces`     | shim   | network traffic of a container                             |
 //! | [`cleanup`]      | shim   | after a `kill -9`: the `delete` action                     |
 //! | [`sync`]         | both   | the protocol between shim and init                         |
 //! | [`process`]      | both   | what a process is to be                                    |
@@ -31,6 +32,7 @@ pub mod gate;
 pub mod idmap;
 pub mod init;
 pub mod init_log;
+mod interfaces;
 mod mountinfo;
 pub mod namespaces;
 pub mod own_namespaces;
@@ -50,4 +52,8 @@ pub use container::{
     Runtime, Status, Stdio, Stored, Summary,
 };
 pub use error::{Error, Failure, Result};
+pub use interfaces::{Interface, Traffic};
 pub use time::rfc3339_now;
+
+/// Control groups: what statistics, limits and watches are made of.
+pub use cgroups;

@@ -11,6 +11,7 @@ use oci_spec::runtime::Spec;
 use rustix::process::Pid;
 use sys::spawn::Child;
 
+use super::control::{explain_kill, refuse_killed};
 use super::made::Made;
 use super::settle::Settling;
 use super::spawn::{
@@ -107,6 +108,7 @@ impl Container {
             source,
         })?;
         let cgroup = made.cgroup.insert(cgroup);
+        let oom_kills_before = cgroup.oom_kills();
         // Before anybody is in it: CAP_MKNOD is among the default capabilities.
         cgroup
             .set_devices(&devices)
@@ -165,12 +167,14 @@ impl Container {
 
         settling.follow(&channel, child)?;
         let console = receive_console(&channel, &plan, child)?;
-        answer(&channel, Kind::Ready, child, "create")?;
+        answer(&channel, Kind::Ready, child, "create")
+            .map_err(|error| explain_kill(cgroup, oom_kills_before, error))?;
         // As late as possible: our own setup is not the container's to pay for.
         cgroup.set_limits(&limits).map_err(|source| Error::Cgroup {
             attempt: "unable to apply cgroup limits",
             source,
         })?;
+        refuse_killed(cgroup, oom_kills_before)?;
         let state = State {
             init_process_pid: child.pid.as_raw_nonzero().get(),
             init_process_start: state::start_time(child.pid.as_raw_nonzero().get()).unwrap_or(0),
@@ -190,6 +194,7 @@ impl Container {
         let parts = Parts {
             child,
             cgroup,
+            oom_kills_before,
             directory,
             keyring,
             gate: request.gate,
@@ -203,6 +208,7 @@ impl Container {
 pub(super) struct Parts {
     pub(super) child: Child,
     pub(super) cgroup: Cgroup,
+    pub(super) oom_kills_before: u64,
     pub(super) directory: Directory,
     pub(super) keyring: Keyring,
     pub(super) gate: Gate,
@@ -223,6 +229,8 @@ impl Container {
             pidfd: parts.child.pidfd,
             cgroup: parts.cgroup,
             private_pid_namespace: bundle.has_private_pid_namespace(),
+            oom_kills_before: parts.oom_kills_before,
+            host_network: *bundle.namespaces.get(Namespace::Network) == Source::Host,
             directory: parts.directory,
             keyring: parts.keyring,
             process: process::Plan::new("process", process, terminal, None)?,

@@ -32,6 +32,12 @@ impl Container {
     /// # Errors
     /// As [`Container::create`].
     pub fn exec(&self, runtime: &Runtime, process: &Process, stdio: Stdio) -> Result<ExecProcess> {
+        if self.is_paused()? {
+            // It would not come to its program either, and we would wait for it.
+            return Err(Error::NotPossible(
+                "cannot exec in a paused container (use --ignore-paused to override)".to_owned(),
+            ));
+        }
         self.exec_with(runtime, process, stdio, Inherited::default())
     }
 

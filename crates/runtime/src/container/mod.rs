@@ -3,6 +3,7 @@
 //!
 //! Straight sequential code that blocks; it runs on a worker thread. Nothing here knows containerd.
 
+mod control;
 mod create;
 mod exec;
 mod made;
@@ -19,6 +20,7 @@ use oci_spec::runtime::Spec;
 use rustix::process::Pid;
 use sys::Call;
 
+use self::control::explain_kill;
 pub use self::stored::{Deletion, Recipient, Status, Stored, Summary};
 use crate::error::{Attempt, Error, Result};
 use crate::gate::{Fifo, Gate};
@@ -182,6 +184,10 @@ pub struct Container {
     /// Whether its processes are in a PID namespace of their own: when init ends, the kernel ends
     /// all of them.
     pub private_pid_namespace: bool,
+    /// The kernel's count of processes killed for memory in its cgroup when nobody was in there.
+    pub oom_kills_before: u64,
+    /// Whether it uses the host's network: its traffic is not its own.
+    host_network: bool,
     directory: Directory,
     keyring: Keyring,
     process: process::Plan,
@@ -208,6 +214,11 @@ impl Container {
     /// The program could not be executed (init has ended then), or the container was started
     /// already.
     pub fn start(&self) -> Result<()> {
+        self.release_init()
+            .map_err(|error| explain_kill(&self.cgroup, self.oom_kills_before, error))
+    }
+
+    fn release_init(&self) -> Result<()> {
         if self.gate == Gate::Fifo {
             return Fifo::in_directory(self.directory.path()).open(&self.pidfd);
         }

@@ -199,9 +199,11 @@ impl Stored {
     pub fn container(&self) -> Result<Container> {
         let child = self.init()?;
         let bundle = self.bundle()?;
+        let cgroup = self.cgroup()?;
         let parts = Parts {
             child,
-            cgroup: self.cgroup()?,
+            oom_kills_before: cgroup.oom_kills(),
+            cgroup,
             directory: self.directory.clone(),
             keyring: match self.state.config.no_new_keyring {
                 true => Keyring::Inherited,

@@ -10,6 +10,8 @@ use std::time::SystemTime;
 use oci_spec::runtime::Process as ProcessSpec;
 use stdio::ProcessIo;
 
+use crate::freeze::Freeze;
+use crate::oom::OomState;
 use crate::server::Server;
 use crate::status;
 use crate::timers::TimerId;
@@ -26,6 +28,13 @@ pub(crate) struct ReplyTo {
 pub(crate) struct Exited {
     pub(crate) status: u32,
     pub(crate) at: SystemTime,
+}
+
+impl Exited {
+    /// Whether SIGKILL ended it, which is how the kernel frees memory.
+    pub(crate) fn was_killed(self) -> bool {
+        self.status == 128 + libc::SIGKILL as u32
+    }
 }
 
 /// Where a process is in its life. What may follow what is in the methods of [`Process`].
@@ -207,6 +216,10 @@ pub(crate) struct Container {
     pub(crate) init_exit: Option<Exited>,
     /// A Delete of the created container: it goes on when the init has been killed.
     pub(crate) delete_when_stopped: Option<ReplyTo>,
+    /// Whether its processes may run.
+    pub(crate) freeze: Freeze,
+    /// Processes killed for memory; from Create on.
+    pub(crate) oom: Option<OomState>,
     /// Whether Create mounted the root file system.
     pub(crate) rootfs_mounted: bool,
 }

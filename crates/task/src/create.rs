@@ -14,6 +14,7 @@ use stdio::{ChildStdio, DataPath, Owner, ProcessIo, Terminal};
 
 use crate::container::{Container, Mode, Operations, Phase, Process, ReplyTo, StdioPaths};
 use crate::events;
+use crate::freeze::Freeze;
 use crate::server::{ProcessName, Server};
 use crate::service::{Answer, message};
 use crate::status::{Status, chain};
@@ -55,6 +56,8 @@ impl Server {
             running_execs: 0,
             init_exit: None,
             delete_when_stopped: None,
+            freeze: Freeze::No,
+            oom: None,
             rootfs_mounted: false,
         };
         self.containers.insert(id.clone(), container);
@@ -95,6 +98,7 @@ impl Server {
             Ok(pid) => {
                 self.publish(events::task_create(request, pid));
                 self.reply(to, created_answer(pid));
+                self.watch_oom(id);
                 self.operation_finished(id, Mode::Exclusive);
             }
             Err(status) => {

@@ -70,7 +70,12 @@ impl Server {
                 kill_process(&container.init);
                 container.delete_when_stopped = Some(to);
             }
-            phase => return Err(Status::refused(Operation::Delete, phase.for_status())),
+            _ => {
+                return Err(Status::refused(
+                    Operation::Delete,
+                    container.phase_for_status(),
+                ));
+            }
         }
         Ok(())
     }

@@ -11,9 +11,12 @@
 //! | `workers`     | threads for what blocks                                          |
 //! | `service`     | the calls that are answered from memory                          |
 //! | `create`, `start`, `delete` | the calls that block                               |
+//! | `freeze`      | Pause and Resume                                                 |
 //! | `lifecycle`   | the end of processes and the order in which it is told           |
 //! | `container`   | what is known of a container                                     |
 //! | `diagnostics` | the Diagnostics service: all of the above, shown                 |
+//! | `metrics`     | statistics as messages                                           |
+//! | `oom`         | processes killed for memory                                      |
 
 use std::os::fd::OwnedFd;
 
@@ -23,8 +26,11 @@ mod delete;
 mod diagnostics;
 mod dump;
 pub mod events;
+mod freeze;
 mod lifecycle;
 mod log_pipe;
+mod metrics;
+mod oom;
 pub mod publisher;
 mod server;
 mod service;

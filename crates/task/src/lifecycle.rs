@@ -75,6 +75,7 @@ impl Server {
                 Box::new(|_: &mut Server| ())
             });
         }
+        self.thaw_ended(id);
         self.tell_init_exit(id);
     }
 
@@ -90,6 +91,7 @@ impl Server {
             return;
         };
         let pid = container.init.pid as u32;
+        self.last_look_for_oom(id);
         let waiters = self.stop_process(id, None, exited);
         self.answer_waiters(waiters, exited);
         self.publish(events::task_exit(id, id, pid, exited.status, exited.at));
@@ -109,6 +111,12 @@ impl Server {
             return;
         };
         let pid = exec.process.pid as u32;
+        if exited.was_killed() {
+            self.look_for_oom(id);
+        }
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
         container.running_execs = container.running_execs.saturating_sub(1);
         let waiters = self.stop_process(id, Some(exec_id), exited);
         self.answer_waiters(waiters, exited);

@@ -52,6 +52,8 @@ pub(crate) enum Timer {
     Publisher,
     /// Connections are accepted again.
     Accept,
+    /// A container's OOM counter is looked at again.
+    OomAgain { container: String, step: usize },
 }
 
 /// How far the end of the server is.
@@ -224,6 +226,7 @@ impl Server {
             Token::Publisher => self.drive_publisher(),
             Token::Connection(key) => self.serve_connection(key, flags),
             Token::Exit(key) => self.process_ended(key),
+            Token::Memory(key) => self.memory_event(key),
             Token::Stream(key, stream) => self.drive_stream(key, stream),
         }
     }
@@ -256,6 +259,7 @@ impl Server {
                 self.publisher_timer = None;
                 self.drive_publisher();
             }
+            Timer::OomAgain { container, step } => self.oom_again(&container, step),
             Timer::Accept => {
                 let watched = self.watch(
                     self.config.listener.as_fd(),

@@ -7,13 +7,15 @@ use std::time::Instant;
 use containerd_shim_protos::api::{
     CloseIORequest, ConnectRequest, ConnectResponse, Empty, ExecProcessRequest, KillRequest,
     PidsRequest, PidsResponse, ProcessInfo, ResizePtyRequest, StateRequest, StateResponse,
-    Status as TaskStatus, WaitRequest, WaitResponse,
+    StatsRequest, WaitRequest, WaitResponse,
 };
 use protobuf::{EnumOrUnknown, Message, MessageField};
 use rustix::process::{Pid, Signal};
 
 use crate::container::{Container, Exec, Exited, Phase, Process, ReplyTo, StdioPaths, Waiter};
 use crate::events;
+use crate::freeze::Freeze;
+use crate::metrics;
 use crate::server::{ProcessName, Server, Timer};
 use crate::status::{self, Operation, Status};
 use crate::ttrpc::{Incoming, Method, TaskRequest};
@@ -64,6 +66,7 @@ impl Server {
         let answer = match request {
             TaskRequest::State(request) => self.state(&request),
             TaskRequest::Pids(request) => self.pids(&request),
+            TaskRequest::Stats(request) => self.stats(&request),
             TaskRequest::Connect(request) => self.connect(&request),
             TaskRequest::ResizePty(request) => self.resize_pty(&request),
             TaskRequest::CloseIo(request) => self.close_io(&request),
@@ -80,10 +83,9 @@ impl Server {
             TaskRequest::Create(request) => return self.create(to, request),
             TaskRequest::Start(request) => return self.start(to, &request, deadline),
             TaskRequest::Delete(request) => return self.delete(to, &request),
-            TaskRequest::Pause(_) => Err(not_yet("pause")),
-            TaskRequest::Resume(_) => Err(not_yet("resume")),
+            TaskRequest::Pause(request) => return self.pause(to, &request.id),
+            TaskRequest::Resume(request) => return self.resume(to, &request.id),
             TaskRequest::Update(_) => Err(not_yet("update")),
-            TaskRequest::Stats(_) => Err(not_yet("stats")),
             TaskRequest::Checkpoint(_) => Err(not_yet("checkpoint")),
         };
         self.reply(to, answer);
@@ -123,12 +125,7 @@ impl Server {
     fn state(&self, request: &StateRequest) -> Answer {
         let container = self.container(&request.id)?;
         let process = self.process(&request.id, &request.exec_id)?;
-        let (status, exited) = match process.phase {
-            Phase::Creating | Phase::Created => (TaskStatus::CREATED, None),
-            Phase::Starting => (TaskStatus::CREATED, None),
-            Phase::Running => (TaskStatus::RUNNING, None),
-            Phase::Stopped(exited) => (TaskStatus::STOPPED, Some(exited)),
-        };
+        let (status, exited) = (container.task_status(process.phase), process.exited());
         let id = exec_id(&request.exec_id).unwrap_or(&request.id);
         message(&StateResponse {
             id: id.to_owned(),
@@ -185,6 +182,19 @@ impl Server {
         message(&response)
     }
 
+    /// A few dozen small files of the kernel, none of which blocks.
+    fn stats(&self, request: &StatsRequest) -> Answer {
+        let container = self.container(&request.id)?;
+        let Some(runtime) = &container.runtime else {
+            return Err(Status::no_cgroup());
+        };
+        let mut stats = runtime.stats();
+        if let Some(oom) = &container.oom {
+            metrics::remember(&mut stats, oom.last());
+        }
+        message(&metrics::response(&stats, &runtime.network()))
+    }
+
     fn resize_pty(&self, request: &ResizePtyRequest) -> Answer {
         let process = self.process(&request.id, &request.exec_id)?;
         if process.exited().is_some() {
@@ -219,8 +229,9 @@ impl Server {
         if request.exec_id.is_empty() {
             return Err(Status::invalid_argument("exec id must not be empty"));
         }
-        if container.init_has_ended() {
-            return Err(Status::refused(Operation::Exec, status::Phase::Stopped));
+        match container.phase_for_status() {
+            status::Phase::Created | status::Phase::Running => {}
+            phase => return Err(Status::refused(Operation::Exec, phase)),
         }
         let spec =
             runtime::spec::parse_process(&request.spec.value).map_err(Status::invalid_argument)?;
@@ -290,8 +301,14 @@ impl Server {
                 return Ok(Some(runtime.clone()));
             }
         }
+        let freeze = container.freeze;
         match sys::signals::send(&*pidfd, signal) {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                if signal == libc::SIGKILL && freeze != Freeze::No {
+                    self.thaw_killed(&request.id);
+                }
+                Ok(None)
+            }
             Err(e) if e.errno() == sys::Errno::SRCH => Err(Status::process_already_finished()),
             Err(e) => Err(Status::unknown(format!("unknown error after kill: {e}"))),
         }

@@ -81,12 +81,10 @@ impl Server {
         let container = self.container_mut(id)?;
         let phase = container.init.phase;
         if phase != Phase::Created || container.init_has_ended() {
-            let phase = if container.init_has_ended() {
-                crate::status::Phase::Stopped
-            } else {
-                phase.for_status()
-            };
-            return Err(Status::refused(Operation::Start, phase));
+            return Err(Status::refused(
+                Operation::Start,
+                container.phase_for_status(),
+            ));
         }
         let runtime = container
             .runtime
@@ -107,6 +105,7 @@ impl Server {
                 container.init.phase = Phase::Running;
                 container.init.started = Some(SystemTime::now());
                 self.publish(events::task_start(id, pid));
+                self.tell_oom(id);
                 self.reply(to, start_answer(pid));
             }
             Err(e) => {

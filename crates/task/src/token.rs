@@ -20,6 +20,8 @@ pub(crate) enum Token {
     Connection(u64),
     /// A process has ended.
     Exit(u64),
+    /// A container's memory counters may have changed; named by its init.
+    Memory(u64),
     /// A stream of a process can go on.
     Stream(u64, Stream),
 }
@@ -40,6 +42,7 @@ impl Token {
             Token::Stream(key, Stream::Stdin) => (7, key),
             Token::Stream(key, Stream::Stdout) => (8, key),
             Token::Stream(key, Stream::Stderr) => (9, key),
+            Token::Memory(key) => (10, key),
         };
         kind << KIND | key
     }
@@ -57,6 +60,7 @@ impl Token {
             7 => Token::Stream(key, Stream::Stdin),
             8 => Token::Stream(key, Stream::Stdout),
             9 => Token::Stream(key, Stream::Stderr),
+            10 => Token::Memory(key),
             _ => return None,
         })
     }
@@ -73,6 +77,7 @@ mod tests {
             Token::Publisher,
             Token::Connection(7),
             Token::Exit(1 << 40),
+            Token::Memory(2),
             Token::Stream(3, Stream::Stdin),
             Token::Stream(3, Stream::Stderr),
         ] {

@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod lifecycle;
 mod pod;
+mod resources;
 mod scene;
 mod service;
 mod state;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         crash::TESTS,
         pod::TESTS,
         diagnostics::TESTS,
+        resources::TESTS,
         steady::TESTS,
     ];
     let all = || all.iter().copied().flatten();

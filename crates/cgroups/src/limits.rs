@@ -7,6 +7,7 @@
 //! value, with the exceptions that each controller's module lists.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use sys::Errno;
@@ -23,11 +24,14 @@ mod block_io;
 mod cpu;
 mod memory;
 mod other;
+mod undo;
+mod update;
 
 pub use block_io::{BlockIo, Device, Rate, Throttle, WeightDevice};
 pub use cpu::Cpu;
 pub use memory::Memory;
 pub use other::{HugepageLimit, Network, RdmaLimit};
+pub use update::Change;
 
 /// Limits of a container, as `linux.resources` of the specification has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -101,6 +105,9 @@ struct Controller<'a> {
     version: Version,
 }
 
+/// Where changes are noted that may have to be taken back.
+type Noted<'a> = Option<&'a RefCell<undo::Journal>>;
+
 impl Cgroup {
     /// Sets the limits that are given, and leaves all others as they are.
     ///
@@ -108,29 +115,33 @@ impl Cgroup {
     /// A limit is impossible, its controller is not available, or the kernel refuses it. Others
     /// may have been set by then.
     pub fn set_limits(&self, limits: &Limits) -> Result<()> {
-        self.set("cpuset", |_, _| Ok(cpu::cpuset(&limits.cpu)))?;
-        self.set("cpu", |version, read| match version {
+        self.set_limits_with(limits, None)
+    }
+
+    fn set_limits_with(&self, limits: &Limits, noted: Noted<'_>) -> Result<()> {
+        self.set(noted, "cpuset", |_, _| Ok(cpu::cpuset(&limits.cpu)))?;
+        self.set(noted, "cpu", |version, read| match version {
             Version::V1 => cpu::v1(&limits.cpu),
             Version::V2 => cpu::v2(&limits.cpu, read),
         })?;
-        self.set("pids", |_, _| Ok(other::pids(limits.pids)))?;
-        self.set("blkio", |version, read| match version {
+        self.set(noted, "pids", |_, _| Ok(other::pids(limits.pids)))?;
+        self.set(noted, "blkio", |version, read| match version {
             Version::V1 => block_io::v1(&limits.block_io, read),
             Version::V2 => block_io::v2(&limits.block_io, read),
         })?;
-        self.set("hugetlb", |version, _| {
+        self.set(noted, "hugetlb", |version, _| {
             other::hugepages(&limits.hugepages, version)
         })?;
-        self.set("net_cls", |version, _| {
+        self.set(noted, "net_cls", |version, _| {
             other::class_id(&limits.network, version)
         })?;
-        self.set("net_prio", |version, _| {
+        self.set(noted, "net_prio", |version, _| {
             other::priorities(&limits.network, version)
         })?;
-        self.set("rdma", |_, _| Ok(other::rdma(&limits.rdma)))?;
-        self.set_unified(&limits.unified)?;
+        self.set(noted, "rdma", |_, _| Ok(other::rdma(&limits.rdma)))?;
+        self.set_unified(&limits.unified, noted)?;
         // Last: from here on everything may be killed.
-        self.set("memory", |version, read| match version {
+        self.set(noted, "memory", |version, read| match version {
             Version::V1 => memory::v1(&limits.memory, read),
             Version::V2 => memory::v2(&limits.memory, read),
         })
@@ -140,6 +151,7 @@ impl Cgroup {
     /// Takes the steps of one controller. That it is missing matters only if it has any.
     fn set(
         &self,
+        noted: Noted<'_>,
         name: &'static str,
         steps: impl Fn(Version, Read<'_>) -> Result<Vec<Step>>,
     ) -> Result<()> {
@@ -148,7 +160,7 @@ impl Cgroup {
                 let steps = steps(controller.version, &|file| controller.read(file))?;
                 match steps.is_empty() {
                     true => Ok(()),
-                    false => controller.apply(steps),
+                    false => controller.apply(steps, noted),
                 }
             }
             // As on a machine where it is there and everything at its default.
@@ -198,7 +210,7 @@ impl Cgroup {
     }
 
     /// Writes what is given for single v2 files, line by line.
-    fn set_unified(&self, unified: &BTreeMap<String, String>) -> Result<()> {
+    fn set_unified(&self, unified: &BTreeMap<String, String>, noted: Noted<'_>) -> Result<()> {
         for (file, value) in unified {
             let invalid = |reason: &str| Error::InvalidLimit {
                 limit: "unified",
@@ -217,7 +229,7 @@ impl Cgroup {
                 controller: name.to_owned(),
             })?;
             let lines = value.lines().map(|line| Step::new(file.clone(), line));
-            controller.apply(lines.collect())?;
+            controller.apply(lines.collect(), noted)?;
         }
         Ok(())
     }
@@ -252,11 +264,11 @@ impl Controller<'_> {
             .map_err(|error| self.cgroup.failed("read limits of", self.place, error))
     }
 
-    fn apply(&self, steps: Vec<Step>) -> Result<()> {
+    fn apply(&self, steps: Vec<Step>, noted: Noted<'_>) -> Result<()> {
         self.enable()?;
         let mut again = Vec::new();
         for step in steps {
-            match (self.write(&step), step.tolerance) {
+            match (self.write(&step, noted), step.tolerance) {
                 (Ok(()), _) => {}
                 (Err(error), Tolerance::Missing) if error.errno() == Errno::NOENT => {}
                 (Err(error), Tolerance::TooEarly) if error.errno() == Errno::INVAL => {
@@ -266,7 +278,7 @@ impl Controller<'_> {
             }
         }
         for step in again {
-            self.write(&step)
+            self.write(&step, noted)
                 .map_err(|error| self.failed(step, error))?;
         }
         Ok(())
@@ -287,9 +299,23 @@ impl Controller<'_> {
         )
     }
 
-    fn write(&self, step: &Step) -> sys::Result<()> {
+    fn write(&self, step: &Step, noted: Noted<'_>) -> sys::Result<()> {
         let root = self.place.hierarchy(self.cgroup.layout()).root();
-        access::write(root, &self.place.file(&step.file), &step.value)
+        let path = self.place.file(&step.file);
+        let Some(noted) = noted else {
+            return access::write(root, &path, &step.value);
+        };
+        // What cannot be read cannot be restored; writing it may still succeed.
+        let before = access::read(root, &path).ok();
+        access::write(root, &path, &step.value)?;
+        if let Some(value) = before.and_then(|content| undo::value(step, &content)) {
+            noted.borrow_mut().note(undo::Undo {
+                hierarchy: self.place.hierarchy,
+                path,
+                value,
+            });
+        }
+        Ok(())
     }
 
     fn failed(&self, step: Step, source: sys::Error) -> Error {

@@ -26,6 +26,8 @@ pub(crate) struct Args {
     pub(crate) debug: bool,
     /// `-log-level`, ours: the level in the numbers of containerd's bootstrap protocol.
     pub(crate) log_level: Option<i32>,
+    /// `-notify-socket`, ours: the shim's own `NOTIFY_SOCKET`, for its containers.
+    pub(crate) notify_socket: String,
     /// `-ready-fd`, ours: the inherited pipe on which the server says that it serves.
     pub(crate) ready_fd: Option<i32>,
 }
@@ -113,6 +115,7 @@ impl Args {
                 "info" => info = boolean(name, value)?,
                 "h" | "help" => help = boolean(name, value)?,
                 "log-level" => parsed.log_level = Some(number(name, &text()?)?),
+                "notify-socket" => parsed.notify_socket = text()?,
                 "ready-fd" => parsed.ready_fd = Some(number(name, &text()?)?),
                 _ => return Err(ArgsError::Undefined(name.to_owned())),
             }

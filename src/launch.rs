@@ -127,15 +127,20 @@ impl Plan<'_> {
         }
         let level = self.log_level.map(|level| format!("-log-level={level}"));
         args.extend(level.as_ref().map(|flag| flag.as_bytes()));
+        let notify = own_notify_socket().map(|socket| format!("-notify-socket={socket}"));
+        args.extend(notify.as_ref().map(|flag| flag.as_bytes()));
         let ready = format!("-ready-fd={READY}");
         args.push(ready.as_bytes());
         c_strings(args.into_iter().map(<[u8]>::to_vec))
     }
 
-    /// Our own environment, and what containerd says differently elsewhere.
+    /// Our own environment, and what containerd says differently elsewhere. `NOTIFY_SOCKET` stays
+    /// behind: no program that the server starts is to speak to the service manager.
     fn environment(&self) -> Vec<CString> {
         let own = |name: &OsStr| {
-            name == "OTEL_SERVICE_NAME" || (name == "TTRPC_ADDRESS" && self.ttrpc_address.is_some())
+            name == "OTEL_SERVICE_NAME"
+                || name == notify::VARIABLE
+                || (name == "TTRPC_ADDRESS" && self.ttrpc_address.is_some())
         };
         let inherited = std::env::vars_os()
             .filter(|(name, _)| !own(name))
@@ -147,6 +152,15 @@ impl Plan<'_> {
         let added = ttrpc.into_iter().chain([service]).map(String::into_bytes);
         c_strings(inherited.chain(added))
     }
+}
+
+/// The `NOTIFY_SOCKET` that is meant for us: containerd's own is not.
+fn own_notify_socket() -> Option<String> {
+    let own = std::env::var(notify::VARIABLE).ok();
+    let caller = getppid().unwrap_or_else(getpid).as_raw_nonzero();
+    // Without it there is nothing to compare with: then nothing is inherited, as far as we know.
+    let environment = std::fs::read(format!("/proc/{caller}/environ")).unwrap_or_default();
+    notify::setting::own_socket(own, &environment)
 }
 
 /// Strings with a NUL inside cannot be passed on; what came through `execve(2)` has none.

@@ -96,6 +96,7 @@ fn serve(args: &Args, ready: Option<OwnedFd>) -> Result<(), Error> {
         namespace: args.namespace.clone(),
         id: args.id.clone(),
         containerd_ttrpc_address: std::env::var("TTRPC_ADDRESS").unwrap_or_default(),
+        notify_socket: Some(args.notify_socket.clone()).filter(|socket| !socket.is_empty()),
         exe,
         ready,
         debug: args.debug,

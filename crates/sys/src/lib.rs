@@ -8,6 +8,7 @@
 //! |-------------|-------------------------------------------------------------------|
 //! | [`bpf`]       | device programs of cgroup v2                                      |
 //! | [`daemon`]    | `posix_spawn(3)` of the server                                    |
+//! | [`datagram`]  | datagrams of a Unix socket, with their senders                    |
 //! | [`error`]   | a failed call with its arguments and errno                        |
 //! | [`exec`]    | `execve(2)`, `_exit(2)`                                           |
 //! | [`exeseal`]   | our executable, unwritable                                        |
@@ -27,6 +28,7 @@
 
 pub mod bpf;
 pub mod daemon;
+pub mod datagram;
 pub mod error;
 pub mod exec;
 pub mod exeseal;

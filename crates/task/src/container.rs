@@ -11,6 +11,7 @@ use oci_spec::runtime::Process as ProcessSpec;
 use stdio::ProcessIo;
 
 use crate::freeze::Freeze;
+use crate::notify_relay::Notify;
 use crate::oom::OomState;
 use crate::server::Server;
 use crate::status;
@@ -222,6 +223,8 @@ pub(crate) struct Container {
     pub(crate) oom: Option<OomState>,
     /// Whether Create mounted the root file system.
     pub(crate) rootfs_mounted: bool,
+    /// Its relay of notifications, if it has one.
+    pub(crate) notify: Option<Notify>,
 }
 
 impl Container {

@@ -15,6 +15,7 @@ use stdio::{ChildStdio, DataPath, Owner, ProcessIo, Terminal};
 use crate::container::{Container, Mode, Operations, Phase, Process, ReplyTo, StdioPaths};
 use crate::events;
 use crate::freeze::Freeze;
+use crate::notify_relay;
 use crate::server::{ProcessName, Server};
 use crate::service::{Answer, message};
 use crate::status::{Status, chain};
@@ -25,6 +26,7 @@ struct Created {
     container: Arc<runtime::Container>,
     io: ProcessIo,
     rootfs_mounted: bool,
+    notify: Option<notify::Relay>,
 }
 
 impl Server {
@@ -59,13 +61,15 @@ impl Server {
             freeze: Freeze::No,
             oom: None,
             rootfs_mounted: false,
+            notify: None,
         };
         self.containers.insert(id.clone(), container);
         self.enqueue(&id, Mode::Exclusive, move |server| {
             let runtime = Arc::clone(&server.runtime);
             let namespace = server.config.namespace.clone();
+            let notify_socket = server.config.notify_socket.clone();
             server.workers.run(move || {
-                let created = create(&runtime, &namespace, &request);
+                let created = create(&runtime, &namespace, notify_socket.as_deref(), &request);
                 Box::new(move |server: &mut Server| server.created(to, &request, created))
             });
         });
@@ -127,6 +131,7 @@ impl Server {
         container.rootfs_mounted = created.rootfs_mounted;
         self.watch(pidfd.as_fd(), Token::Exit(key), EventFlags::IN)?;
         self.adopt_io(id, None, created.io);
+        self.adopt_notify(id, created.notify);
         Ok(pid as u32)
     }
 
@@ -166,6 +171,7 @@ fn created_answer(pid: u32) -> Answer {
 fn create(
     runtime: &Runtime,
     namespace: &str,
+    notify_socket: Option<&str>,
     request: &CreateTaskRequest,
 ) -> Result<Created, Status> {
     let options = match request.options.as_ref() {
@@ -187,12 +193,13 @@ fn create(
     let directory = runtime::state::Directory::new(state_root, namespace, &request.id)
         .map_err(|e| failed(&e))?;
     let path = Path::new(&request.bundle);
-    let bundle = Bundle::load(path).map_err(|e| failed(&e))?;
+    let mut bundle = Bundle::load(path).map_err(|e| failed(&e))?;
     options
         .write(path)
         .map_err(|e| Status::unknown(e.to_string()))?;
     write(&path.join("runtime"), &options.binary_name, 0o600)?;
 
+    let notify = notify_relay::prepare(&mut bundle, notify_socket)?;
     let rootfs = Rootfs::mount(request, path)?;
     let (mut io, child) = open_stdio(namespace, request, &options, &bundle)?;
     let created = runtime::Container::create(
@@ -236,6 +243,7 @@ fn create(
         container: Arc::new(container),
         io,
         rootfs_mounted: rootfs.keep(),
+        notify,
     })
 }
 

@@ -27,6 +27,9 @@ impl Server {
                 describe(&container.init),
                 container.running_execs,
             );
+            if let Some(notify) = &container.notify {
+                log::info!("dump: container {id}: notify: {:?}", notify.relay.state());
+            }
             for (exec_id, exec) in &container.execs {
                 log::info!(
                     "dump: container {id}: exec {exec_id}: {}",

@@ -12,6 +12,7 @@
 //! | `service`     | the calls that are answered from memory                          |
 //! | `create`, `start`, `delete` | the calls that block                               |
 //! | `freeze`      | Pause and Resume                                                 |
+//! | `notify_relay` | what containers say to their `NOTIFY_SOCKET`                     |
 //! | `lifecycle`   | the end of processes and the order in which it is told           |
 //! | `container`   | what is known of a container                                     |
 //! | `diagnostics` | the Diagnostics service: all of the above, shown                 |
@@ -30,6 +31,7 @@ mod freeze;
 mod lifecycle;
 mod log_pipe;
 mod metrics;
+mod notify_relay;
 mod oom;
 pub mod publisher;
 mod server;
@@ -54,6 +56,8 @@ pub struct Config {
     pub id: String,
     /// Where containerd takes events.
     pub containerd_ttrpc_address: String,
+    /// The shim's own `NOTIFY_SOCKET`: where containers' notifications go.
+    pub notify_socket: Option<String>,
     /// The shim's executable as init processes are to see it: not writable.
     pub exe: OwnedFd,
     /// Gets a NUL byte when the server is ready, and is closed.

@@ -21,6 +21,9 @@ impl Server {
         let Some(name) = self.processes.get(&key).cloned() else {
             return;
         };
+        if name.exec.is_none() {
+            self.end_notify(&name.container);
+        }
         let Some(process) = self
             .containers
             .get_mut(&name.container)

@@ -54,6 +54,8 @@ pub(crate) enum Timer {
     Accept,
     /// A container's OOM counter is looked at again.
     OomAgain { container: String, step: usize },
+    /// A container's notifications are offered to the host again.
+    Notify(u64),
 }
 
 /// How far the end of the server is.
@@ -227,6 +229,7 @@ impl Server {
             Token::Connection(key) => self.serve_connection(key, flags),
             Token::Exit(key) => self.process_ended(key),
             Token::Memory(key) => self.memory_event(key),
+            Token::Notify(key) => self.drive_notify(key),
             Token::Stream(key, stream) => self.drive_stream(key, stream),
         }
     }
@@ -260,6 +263,7 @@ impl Server {
                 self.drive_publisher();
             }
             Timer::OomAgain { container, step } => self.oom_again(&container, step),
+            Timer::Notify(key) => self.retry_notify(key),
             Timer::Accept => {
                 let watched = self.watch(
                     self.config.listener.as_fd(),

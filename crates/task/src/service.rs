@@ -294,6 +294,10 @@ impl Server {
             .ok()
             .filter(|number| (0..=64).contains(number))
             .ok_or_else(|| Status::invalid_argument(format_args!("signal {}", request.signal)))?;
+        if is_init {
+            // Before the signal: systemd shall know why the service ends.
+            self.notify_of_signal(&request.id, signal);
+        }
         let container = self.container(&request.id)?;
         if let Some(runtime) = container.runtime.as_ref().filter(|_| is_init) {
             let everyone = signal == libc::SIGKILL && !runtime.private_pid_namespace;

@@ -22,6 +22,8 @@ pub(crate) enum Token {
     Exit(u64),
     /// A container's memory counters may have changed; named by its init.
     Memory(u64),
+    /// A container has said something to its `NOTIFY_SOCKET`.
+    Notify(u64),
     /// A stream of a process can go on.
     Stream(u64, Stream),
 }
@@ -43,6 +45,7 @@ impl Token {
             Token::Stream(key, Stream::Stdout) => (8, key),
             Token::Stream(key, Stream::Stderr) => (9, key),
             Token::Memory(key) => (10, key),
+            Token::Notify(key) => (20, key),
         };
         kind << KIND | key
     }
@@ -61,6 +64,7 @@ impl Token {
             8 => Token::Stream(key, Stream::Stdout),
             9 => Token::Stream(key, Stream::Stderr),
             10 => Token::Memory(key),
+            20 => Token::Notify(key),
             _ => return None,
         })
     }
@@ -78,6 +82,7 @@ mod tests {
             Token::Connection(7),
             Token::Exit(1 << 40),
             Token::Memory(2),
+            Token::Notify(9),
             Token::Stream(3, Stream::Stdin),
             Token::Stream(3, Stream::Stderr),
         ] {

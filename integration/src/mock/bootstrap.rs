@@ -34,6 +34,8 @@ pub(crate) struct Daemon {
     pub(crate) events: String,
     /// Sockets of shims, 2.3 and newer.
     pub(crate) sockets: String,
+    /// What its environment has besides.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// What `start` said.
@@ -75,7 +77,8 @@ fn command(subject: &Subject, daemon: &Daemon, bundle: &super::Bundle, action: &
         .env("TTRPC_ADDRESS", &daemon.events)
         .env_remove("MAX_SHIM_VERSION")
         .env_remove("GRPC_ADDRESS")
-        .env_remove("NAMESPACE");
+        .env_remove("NAMESPACE")
+        .envs(daemon.environment.iter().cloned());
     if subject.generation != Generation::V1_6 {
         command
             .env("MAX_SHIM_VERSION", "2")

@@ -152,6 +152,18 @@ impl Spec {
         self
     }
 
+    /// With a file of the host in it.
+    #[must_use]
+    pub fn bind(mut self, source: &str, target: &str) -> Self {
+        if let Some(mounts) = self.0["mounts"].as_array_mut() {
+            mounts.push(json!({
+                "destination": target, "type": "bind", "source": source,
+                "options": ["rbind", "ro"],
+            }));
+        }
+        self
+    }
+
     /// With a terminal.
     #[must_use]
     pub fn terminal(mut self) -> Self {

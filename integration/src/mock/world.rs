@@ -129,6 +129,7 @@ impl World {
             address: path("containerd.sock"),
             events: path("containerd.sock.ttrpc"),
             sockets: path("s"),
+            environment: Vec::new(),
         };
         let events = EventServer::listen(Path::new(&daemon.events), &daemon.namespace)?;
         let shims = Mutex::default();
@@ -163,6 +164,13 @@ impl World {
     #[must_use]
     pub fn pod_files(&self) -> PathBuf {
         self.folder.join("pod")
+    }
+
+    /// Sets a variable of the daemon's environment, which its shims inherit.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.daemon
+            .environment
+            .push((name.to_owned(), value.to_owned()));
     }
 
     /// The containerd namespace.
@@ -350,6 +358,7 @@ fn destroy(name: &str) {
         address: folder.join("containerd.sock").display().to_string(),
         events: String::new(),
         sockets: String::new(),
+        environment: Vec::new(),
     };
     for id in fs::read_dir(folder.join("state"))
         .into_iter()

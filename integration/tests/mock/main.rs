@@ -10,6 +10,7 @@ mod diagnostics;
 mod events;
 mod exec;
 mod lifecycle;
+mod notify;
 mod pod;
 mod resources;
 mod scene;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         stdio::TESTS,
         service::TESTS,
         events::TESTS,
+        notify::TESTS,
         crash::TESTS,
         pod::TESTS,
         diagnostics::TESTS,

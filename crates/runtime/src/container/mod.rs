@@ -3,6 +3,7 @@
 //!
 //! Straight sequential code that blocks; it runs on a worker thread. Nothing here knows containerd.
 
+mod bundle;
 mod control;
 mod create;
 mod exec;

@@ -44,6 +44,9 @@ fn describe(id: &str, container: &Container) -> v1::Container {
     let (running, waiting) = container.operations.load();
     message.operations_running = running as u32;
     message.operations_waiting = waiting as u32;
+    if let Some(notify) = &container.notify {
+        message.notify = MessageField::some(describe_notify(notify.relay.state()));
+    }
     if let Some(runtime) = &container.runtime {
         message.private_pid_namespace = runtime.private_pid_namespace;
         message.cgroups = runtime
@@ -55,6 +58,18 @@ fn describe(id: &str, container: &Container) -> v1::Container {
             .collect();
         message.cgroups.dedup();
     }
+    message
+}
+
+fn describe_notify(state: &notify::State) -> v1::NotifyState {
+    let mut message = v1::NotifyState::new();
+    message.ready = state.ready;
+    message.reloading = state.reloading;
+    message.stopping = state.stopping;
+    message.status.clone_from(&state.status);
+    message.errno = state.errno.unwrap_or(0);
+    message.main_pid = state.main_pid.unwrap_or(0);
+    message.last_unix_ns = unix_ns(state.last);
     message
 }
 

@@ -12,6 +12,8 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::logfmt::Line;
 use crate::sink::Sink;
+use crate::span::Context;
+use crate::tail::{self, LogLine};
 
 /// What is logged unless containerd asks for more or less.
 pub const DEFAULT_LEVEL: LevelFilter = LevelFilter::Info;
@@ -55,6 +57,11 @@ pub fn dropped() -> u64 {
     LOGGER.get().map_or(0, |logger| logger.sink.dropped())
 }
 
+/// Lines lost since the beginning.
+pub fn lost() -> u64 {
+    LOGGER.get().map_or(0, |logger| logger.sink.lost())
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
@@ -64,17 +71,50 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let message = record.args();
+        let (now, message) = (SystemTime::now(), record.args());
+        let format = self.sink.format();
         let mut line = match message.as_str() {
-            Some(text) => Line::new(SystemTime::now(), record.level(), text),
-            None => Line::new(SystemTime::now(), record.level(), &message.to_string()),
+            Some(text) => Line::new(format, now, record.level(), text),
+            None => Line::new(format, now, record.level(), &message.to_string()),
         };
         line.field("runtime", self.runtime);
+        let (container, exec) = about(record, &mut line);
         line.fields(record.key_values());
-        self.sink.write(&line.finish());
+        let message = line.message();
+        let line = line.finish();
+        self.sink.write(&line);
+        tail::keep(LogLine {
+            time: now,
+            level: record.level(),
+            container,
+            exec,
+            line,
+            message,
+        });
     }
 
     fn flush(&self) {}
+}
+
+/// Whom a record is about. What it does not say itself, the thread's context does: then it becomes
+/// a field of the line.
+fn about(record: &Record<'_>, line: &mut Line) -> (Box<str>, Box<str>) {
+    let field = |key: &str| {
+        let value = record.key_values().get(key.into())?;
+        Some(value.to_string().into_boxed_str())
+    };
+    if let Some(container) = field(crate::CONTAINER) {
+        return (container, field(crate::EXEC).unwrap_or_default());
+    }
+    let context = Context::current();
+    let Some(scope) = context.scope() else {
+        return Default::default();
+    };
+    line.field(crate::CONTAINER, &scope.container);
+    if !scope.exec.is_empty() {
+        line.field(crate::EXEC, &scope.exec);
+    }
+    (scope.container.clone(), scope.exec.clone())
 }
 
 #[cfg(test)]
@@ -107,5 +147,11 @@ mod tests {
             ]
         );
         assert_eq!(dropped(), 0);
+        let (kept, _) = tail::lines(0, 10, |line| &*line.container == "c1");
+        let [(_, kept)] = &kept[..] else {
+            panic!("{kept:?}");
+        };
+        assert_eq!((kept.level, &*kept.exec), (log::Level::Info, "e 1"));
+        assert_eq!(&kept.line[kept.message.clone()], "\"exited early\"");
     }
 }

@@ -16,13 +16,16 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sys::Call;
 
-use crate::logfmt::Line;
+use crate::logfmt::{Format, Line};
 
 /// A descriptor that takes log lines without ever blocking.
 #[derive(Debug)]
 pub struct Sink {
     fd: OwnedFd,
+    format: Format,
     dropped: AtomicU64,
+    /// All lines ever lost.
+    lost: AtomicU64,
 }
 
 impl Sink {
@@ -45,8 +48,26 @@ impl Sink {
     pub fn new(fd: OwnedFd) -> Self {
         Self {
             fd,
+            format: Format::Text,
             dropped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
         }
+    }
+
+    /// The same, with lines of another form.
+    #[must_use]
+    pub fn with_format(self, format: Format) -> Self {
+        Self { format, ..self }
+    }
+
+    /// The form of its lines.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Lines lost since the beginning.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Lines lost since the last report.
@@ -59,15 +80,18 @@ impl Sink {
         let lost = self.dropped.swap(0, Ordering::Relaxed);
         if lost > 0 && !self.report(lost) {
             self.dropped.fetch_add(lost + 1, Ordering::Relaxed);
+            self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
         if !self.put(line) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn report(&self, lost: u64) -> bool {
         let mut line = Line::new(
+            self.format,
             SystemTime::now(),
             Level::Warn,
             "log lines dropped: log full",

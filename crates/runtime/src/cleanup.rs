@@ -11,6 +11,7 @@ use cgroups::{Cgroup, Layout};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Error, Result};
+use crate::hooks::Lifecycle;
 use crate::rootfs_mounts::{WhenBusy, unmount_or};
 use crate::state::{self, Directory, State};
 
@@ -21,8 +22,8 @@ pub struct Report {
     pub pid: i32,
 }
 
-/// Ends and removes everything of container `id`: processes, cgroup, root file system mounts below
-/// `bundle`, state. Nothing there is fine.
+/// Ends and removes everything of container `id`: processes, cgroup, state; runs its `poststop`
+/// hooks; unmounts the root file system below `bundle`. Nothing there is fine.
 ///
 /// # Errors
 /// The first thing that could not be done; the rest is still attempted.
@@ -39,12 +40,19 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
     if let Some(state) = &state {
         report.pid = state.init_process_pid;
         note(end_processes(state));
+        if let Some(group) = &state.intel_rdt {
+            note(group.remove());
+        }
+    }
+    note(directory.remove());
+    if let Some(state) = &state {
+        // Once: the next call finds no state. The root file system is still mounted, as for runc's.
+        Lifecycle::from_state(state).run_poststop();
     }
     note(
         unmount_or(&bundle.join("rootfs"), WhenBusy::Detach)
             .map_err(|e| Error::NotPossible(e.to_string())),
     );
-    note(directory.remove());
     match first_error {
         None => Ok(report),
         Some(e) => Err(e),

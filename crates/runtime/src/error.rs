@@ -89,6 +89,9 @@ pub enum Error {
         "unable to start container process: container init was OOM-killed (memory limit too low?)"
     )]
     OomKilled,
+    /// A hook of the host failed.
+    #[error("{}{}", hook_phase(.0), .0)]
+    Hook(crate::hooks::Error),
     /// Init said something that the protocol does not allow at this point.
     #[error("sync protocol: {0}")]
     Protocol(String),
@@ -112,6 +115,17 @@ impl Error {
     /// A value in config.json that we do not implement: refused by name, never ignored.
     pub fn unsupported(field: impl Into<String>) -> Self {
         Self::spec(field, "is not supported by this runtime yet")
+    }
+}
+
+/// What a hook's failure has made impossible, in runc's words.
+fn hook_phase(error: &crate::hooks::Error) -> &'static str {
+    use crate::hooks::Kind;
+    match error.kind {
+        Kind::Prestart | Kind::CreateRuntime => {
+            "unable to start container process: error during container init: "
+        }
+        _ => "",
     }
 }
 

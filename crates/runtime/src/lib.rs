@@ -15,26 +15,36 @@
 //! | [`cleanup`]      | shim   | after a `kill -9`: the `delete` action                     |
 //! | [`sync`]         | both   | the protocol between shim and init                         |
 //! | [`process`]      | both   | what a process is to be                                    |
+//! | [`attributes`]   | both   | scheduling, memory policy, labels of a process             |
+//! | [`intel_rdt`]    | shim   | shares of caches and memory bandwidth                      |
+//! | [`lsm`]          | both   | AppArmor and SELinux                                       |
+//! | [`net_devices`]  | both   | devices of the host that become the container's            |
 //! | [`capabilities`] | both   | names to bits; the order of giving up                      |
 //! | [`init`]         | child  | named steps from plan to execve                            |
+//! | [`hooks`]        | both   | programs of the host run at points of a container's life   |
 //! | [`rootfs`]       | both   | plan of the file system, and its making                    |
 //! | [`procfs`]       | child  | a private /proc                                            |
 //! | [`resolve`]      | child  | paths inside a root                                        |
 //! | [`init_log`]     | child  | log lines over a pipe                                      |
 //! | [`features`]     | shim   | what is supported, as a document                           |
 
+pub mod attributes;
 pub mod capabilities;
 pub mod cleanup;
 pub mod container;
 mod error;
 pub mod features;
 pub mod gate;
+pub mod hooks;
 pub mod idmap;
 pub mod init;
 pub mod init_log;
+pub mod intel_rdt;
 mod interfaces;
+pub mod lsm;
 mod mountinfo;
 pub mod namespaces;
+pub mod net_devices;
 pub mod own_namespaces;
 pub mod process;
 pub mod procfs;

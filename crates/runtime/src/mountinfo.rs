@@ -40,6 +40,14 @@ impl<'a> MountInfo<'a> {
     }
 }
 
+/// Where a file system of this type is mounted in the calling thread's mount namespace.
+pub(crate) fn mounted(fstype: &str) -> Option<std::path::PathBuf> {
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").ok()?;
+    let mut mounts = table.lines().filter_map(MountInfo::parse);
+    let found = mounts.find(|mount| mount.fstype == fstype)?;
+    Some(found.mount_point.into())
+}
+
 /// Blanks and the like are written as `\040`.
 fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');

@@ -11,6 +11,7 @@ use rustix::process::{Gid, Resource, Rlimit, Uid};
 use serde::{Deserialize, Serialize};
 use sys::{Call, Errno};
 
+use crate::attributes::Attributes;
 use crate::capabilities;
 use crate::error::{Error, Result};
 
@@ -68,6 +69,8 @@ pub struct Plan {
     pub rlimits: Vec<LimitPlan>,
     /// Whether there is a terminal.
     pub terminal: Terminal,
+    /// Scheduling, labels and the like.
+    pub attributes: Attributes,
 }
 
 impl Plan {
@@ -75,7 +78,7 @@ impl Plan {
     /// `inherited`: the container's own process, for an exec.
     ///
     /// # Errors
-    /// An unknown or repeated resource limit.
+    /// An unknown or repeated resource limit, an impossible attribute.
     pub fn new(
         field: &str,
         process: &Process,
@@ -99,15 +102,23 @@ impl Plan {
             uid: user.uid(),
             gid: user.gid(),
             groups: user.additional_gids().clone().unwrap_or_default(),
-            umask: user.umask().unwrap_or(0o022) & 0o777,
+            umask: user
+                .umask()
+                .or(inherited.map(|plan| plan.umask))
+                .unwrap_or(0o022)
+                & 0o777,
             capabilities,
-            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            no_new_privileges: process
+                .no_new_privileges()
+                .or(inherited.map(|plan| plan.no_new_privileges))
+                .unwrap_or(false),
             rlimits: rlimits(field, process, inherited)?,
             terminal: if terminal {
                 Terminal::Yes(size)
             } else {
                 Terminal::No
             },
+            attributes: Attributes::new(field, process, inherited.map(|plan| &plan.attributes))?,
         })
     }
 }
@@ -254,31 +265,20 @@ pub fn set_groups(groups: &[u32]) -> sys::Result<()> {
     }
 }
 
-/// The environment as the program gets it: the last of several equal names counts, in the place of
-/// the first; `HOME` comes from the container's `/etc/passwd` when it is unset or empty.
+/// The environment as the program gets it, by runc's rules: of several equal names the last is
+/// kept, in its place; `HOME` comes from the container's `/etc/passwd` when it is unset or empty.
 pub fn environment(plan: &Plan) -> Vec<String> {
-    let name = |entry: &str| entry.split('=').next().unwrap_or("").to_owned();
+    let mut seen = std::collections::HashSet::new();
     let mut env: Vec<String> = Vec::with_capacity(plan.env.len() + 1);
-    let mut places: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
-    for entry in &plan.env {
-        // execve(2) takes anything; Go's and the shell's view is that a variable has a '='.
-        if !entry.contains('=') {
-            continue;
-        }
-        match places.entry(name(entry)) {
-            std::collections::hash_map::Entry::Occupied(place) => {
-                env[*place.get()].clone_from(entry);
-            }
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(env.len());
-                env.push(entry.clone());
-            }
+    for entry in plan.env.iter().rev() {
+        let name = entry.split_once('=').map_or("", |(name, _)| name);
+        if seen.insert(name) && entry != "HOME=" {
+            env.push(entry.clone());
         }
     }
-    match places.get("HOME") {
-        Some(place) if env[*place] != "HOME=" => {}
-        Some(place) => env[*place] = format!("HOME={}", home_of(plan.uid)),
-        None => env.push(format!("HOME={}", home_of(plan.uid))),
+    env.reverse();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home_of(plan.uid)));
     }
     env
 }
@@ -400,13 +400,14 @@ mod tests {
             no_new_privileges: true,
             rlimits: vec![],
             terminal: Terminal::No,
+            attributes: Attributes::default(),
         }
     }
 
     #[test]
     fn the_last_of_equal_names_counts_and_home_is_filled_in() {
-        let env = environment(&plan(&["A=1", "HOME=", "B=2", "A=3", "junk"]));
-        assert_eq!(env, ["A=3", "HOME=/root", "B=2"]);
+        let env = environment(&plan(&["A=1", "HOME=", "B=2", "A=3"]));
+        assert_eq!(env, ["B=2", "A=3", "HOME=/root"]);
         assert_eq!(environment(&plan(&["HOME=/x"])), ["HOME=/x"]);
     }
 

@@ -113,23 +113,6 @@ pub fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
             return Err(Error::spec(field, reason));
         }
     }
-    if let Some(hooks) = spec.hooks() {
-        #[allow(deprecated, reason = "the specification still has prestart")]
-        let lists = [
-            ("prestart", hooks.prestart()),
-            ("createRuntime", hooks.create_runtime()),
-            ("createContainer", hooks.create_container()),
-            ("startContainer", hooks.start_container()),
-            ("poststart", hooks.poststart()),
-            ("poststop", hooks.poststop()),
-        ];
-        if let Some((name, _)) = lists
-            .iter()
-            .find(|(_, list)| list.as_ref().is_some_and(|l| !l.is_empty()))
-        {
-            return Err(Error::unsupported(format!("hooks.{name}")));
-        }
-    }
     check_linux(spec)?;
     own_namespaces::check(spec, namespaces)?;
     check_sysctls(spec, namespaces)
@@ -175,24 +158,20 @@ pub fn check_process(field: &str, process: &Process) -> Result<()> {
             }
         }
     }
+    for (index, variable) in process.env().iter().flatten().enumerate() {
+        let reason = match variable.find('=') {
+            None => "invalid environment variable: missing '='",
+            Some(0) => "invalid environment variable: name cannot be empty",
+            Some(_) => continue,
+        };
+        return Err(Error::spec(format!("{field}.env[{index}]"), reason));
+    }
     for (name, id) in [("uid", process.user().uid()), ("gid", process.user().gid())] {
         if id == u32::MAX {
             return Err(Error::spec(
                 format!("{field}.user.{name}"),
                 "4294967295 is no valid id",
             ));
-        }
-    }
-    let label = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    for (name, present) in [
-        ("apparmorProfile", label(process.apparmor_profile())),
-        ("selinuxLabel", label(process.selinux_label())),
-        ("ioPriority", process.io_priority().is_some()),
-        ("scheduler", process.scheduler().is_some()),
-        ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ] {
-        if present {
-            return Err(Error::unsupported(format!("{field}.{name}")));
         }
     }
     Ok(())
@@ -202,23 +181,8 @@ fn check_linux(spec: &Spec) -> Result<()> {
     let Some(linux) = spec.linux() else {
         return Ok(());
     };
-    for (name, present) in [
-        (
-            "netDevices",
-            linux.net_devices().as_ref().is_some_and(|m| !m.is_empty()),
-        ),
-        ("seccomp", linux.seccomp().is_some()),
-        (
-            "mountLabel",
-            linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
-        ),
-        ("intelRdt", linux.intel_rdt().is_some()),
-        ("memoryPolicy", linux.memory_policy().is_some()),
-        ("personality", linux.personality().is_some()),
-    ] {
-        if present {
-            return Err(Error::unsupported(format!("linux.{name}")));
-        }
+    if linux.seccomp().is_some() {
+        return Err(Error::unsupported("linux.seccomp"));
     }
     Ok(())
 }
@@ -326,6 +290,14 @@ mod tests {
                 "process.env[0]: contains a NUL",
             ),
             (
+                serde_json::json!({"process": {"env": ["A=", "B"]}}),
+                "process.env[1]: invalid environment variable: missing '='",
+            ),
+            (
+                serde_json::json!({"process": {"env": ["=x"]}}),
+                "process.env[0]: invalid environment variable: name cannot be empty",
+            ),
+            (
                 serde_json::json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}),
                 "linux.seccomp: is not supported",
             ),
@@ -336,10 +308,6 @@ mod tests {
             (
                 serde_json::json!({"linux": {"sysctl": {"kernel.hostname": "1"}}}),
                 "is not in a separate kernel namespace",
-            ),
-            (
-                serde_json::json!({"hooks": {"poststop": [{"path": "/x"}]}}),
-                "hooks.poststop: is not supported",
             ),
             (
                 serde_json::json!({"process": {"user": {"uid": -1}}}),

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::hooks::Hooks;
+use crate::intel_rdt::Group;
 
 const FILE: &str = "state.json";
 /// The configuration as it was when the container was created.
@@ -48,9 +50,12 @@ pub struct State {
     /// For CRIU; empty.
     #[serde(default)]
     pub external_descriptors: Vec<String>,
-    /// Intel RDT directory; empty.
+    /// Intel RDT directory, for runc's readers.
     #[serde(default)]
     pub intel_rdt_path: String,
+    /// The same with all that we know of it.
+    #[serde(default)]
+    pub intel_rdt: Option<Group>,
 }
 
 /// The part of runc's configuration that its `list` and `state` read.
@@ -68,6 +73,9 @@ pub struct Config {
     /// Whether its processes use the session keyring of whoever made it.
     #[serde(default)]
     pub no_new_keyring: bool,
+    /// The hooks: `poststart` and `poststop` outlive the shim that created the container.
+    #[serde(rename = "Hooks", default)]
+    pub hooks: Hooks,
 }
 
 impl State {

@@ -13,6 +13,10 @@
 //!    |   ◄───────────────── Born, pidfd     |  only if a new process takes init's place
 //!    |   ◄─────────────────────── Placed    |  only if mounts need sources from the shim
 //!    | Sources, descriptors  ───────────►   |  as many packets as it takes
+//!    |   ◄────────────────── NetDevices     |  only with devices for the network namespace
+//!    | NetDevicesMoved  ────────────────►   |
+//!    |   ◄──────────────────────── Hooks    |  mounted, not entered: only with hooks of the host
+//!    | HooksDone  ──────────────────────►   |  they have been run
 //!    |   ◄──────────────── Console, ptmx    |  only with a terminal
 //!    |   ◄──────────────────────── Ready    |  everything is done but execve   (init only)
 //!    | Run  ────────────────────────────►   |                                  (init only)
@@ -60,6 +64,12 @@ pub enum Kind {
     Born = 33,
     /// From init: it is in its mount namespace, where the sources are wanted.
     Placed = 34,
+    /// To init: the hooks of the host have been run.
+    HooksDone = 3,
+    /// To init: the devices that are in its network namespace now.
+    NetDevicesMoved = 4,
+    /// From init: its network namespace is there for devices to come.
+    NetDevices = 21,
     /// From init: the terminal's master.
     Console = 16,
     /// From init: everything is done but execve.
@@ -68,6 +78,8 @@ pub enum Kind {
     Executing = 18,
     /// From init: a step failed; the body is a [`Failure`].
     Failed = 19,
+    /// From init: the file system is ready for the hooks of the host.
+    Hooks = 20,
 }
 
 impl Kind {
@@ -80,10 +92,14 @@ impl Kind {
             Kind::Unmapped,
             Kind::Born,
             Kind::Placed,
+            Kind::HooksDone,
+            Kind::NetDevicesMoved,
+            Kind::NetDevices,
             Kind::Console,
             Kind::Ready,
             Kind::Executing,
             Kind::Failed,
+            Kind::Hooks,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

@@ -2,7 +2,7 @@
 //! `posix_spawn(3)`: another program beside ours, with descriptors placed at 3 and up.
 //!
 //! `std::process::Command` can place 0 to 2 only, and copies our page tables. What runs here is
-//! a helper of the host (a logger), never a container's process.
+//! a program that the host's configuration names (a logger, a hook), never a container's process.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -20,8 +20,9 @@ const FIRST: c_int = 3;
 /// What to execute, and what it inherits.
 ///
 /// The program starts in a process group of its own, with every signal at its default action and
-/// none blocked, with `/dev/null` as 0 to 2, and in our working directory. Of our descriptors it
-/// gets `fds` and nothing else, not even what somebody left open without close-on-exec.
+/// none blocked, with `/dev/null` as 0 to 2, and in our working directory (or as its [`Placement`]
+/// says). Of our descriptors it gets `fds` and nothing else, not even what somebody left open
+/// without close-on-exec.
 #[derive(Debug)]
 pub struct Launch<'a> {
     /// The program's path: it is not looked up in `$PATH`.
@@ -34,6 +35,15 @@ pub struct Launch<'a> {
     pub fds: &'a [BorrowedFd<'a>],
 }
 
+/// Where a program's standard streams lead, and where it is.
+#[derive(Debug)]
+pub struct Placement<'a> {
+    /// What it finds as 0, 1 and 2.
+    pub streams: [BorrowedFd<'a>; 3],
+    /// Its working directory; ours if there is none.
+    pub directory: Option<BorrowedFd<'a>>,
+}
+
 impl Launch<'_> {
     /// Starts the program; returns once it has been executed. It is a child of ours that the
     /// caller waits for.
@@ -41,20 +51,43 @@ impl Launch<'_> {
     /// # Errors
     /// `posix_spawn`, with the errno of the step that failed (`ENOENT`: no such program).
     pub fn run(&self) -> Result<Pid> {
+        self.spawn(None)
+    }
+
+    /// As [`Launch::run`], with other streams and another working directory.
+    ///
+    /// # Errors
+    /// As [`Launch::run`].
+    pub fn run_at(&self, placement: &Placement<'_>) -> Result<Pid> {
+        self.spawn(Some(placement))
+    }
+
+    fn spawn(&self, placement: Option<&Placement<'_>>) -> Result<Pid> {
         // Copies above all target numbers: placing one cannot close another.
         let above = FIRST + self.fds.len() as c_int;
-        let copies: Vec<OwnedFd> = self
-            .fds
-            .iter()
-            .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, above))
-            .collect::<rustix::io::Result<_>>()
-            .call("fcntl", || "F_DUPFD_CLOEXEC")?;
+        let copy = |fd: &BorrowedFd<'_>| {
+            rustix::io::fcntl_dupfd_cloexec(fd, above).call("fcntl", || "F_DUPFD_CLOEXEC")
+        };
+        let streams = placement.map_or([].as_slice(), |placement| &placement.streams);
+        let streams: Vec<OwnedFd> = streams.iter().map(copy).collect::<Result<_>>()?;
+        let directory = placement.and_then(|placement| placement.directory.as_ref());
+        let directory = directory.map(copy).transpose()?;
+        let copies: Vec<OwnedFd> = self.fds.iter().map(copy).collect::<Result<_>>()?;
         let mut actions = Actions::new().map_err(|errno| self.error(errno))?;
         for fd in 0..FIRST {
-            actions.null(fd).map_err(|errno| self.error(errno))?;
+            match streams.get(fd as usize) {
+                Some(stream) => actions.place(stream, fd),
+                None => actions.null(fd),
+            }
+            .map_err(|errno| self.error(errno))?;
         }
         for (fd, copy) in (FIRST..).zip(&copies) {
             actions.place(copy, fd).map_err(|errno| self.error(errno))?;
+        }
+        if let Some(directory) = &directory {
+            actions
+                .enter(directory)
+                .map_err(|errno| self.error(errno))?;
         }
         actions
             .close_from(above)
@@ -128,6 +161,13 @@ impl Actions {
         let source = source.as_raw_fd();
         // SAFETY: an initialised object; the descriptor is open until the program has started.
         check(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.0, source, fd) })
+    }
+
+    /// The program's working directory.
+    fn enter(&mut self, directory: &OwnedFd) -> std::result::Result<(), Errno> {
+        let directory = directory.as_raw_fd();
+        // SAFETY: an initialised object; the descriptor is open until the program has started.
+        check(unsafe { libc::posix_spawn_file_actions_addfchdir_np(&raw mut self.0, directory) })
     }
 }
 
@@ -267,6 +307,37 @@ mod tests {
         assert_eq!(ignored & !0x1_8000_0000, 0, "{text}");
         assert_eq!(field("SigBlk:"), "0000000000000000");
         assert_eq!(field("NSpgid:"), field("Pid:"));
+    }
+
+    #[test]
+    fn streams_and_directory_are_those_of_the_placement() {
+        let (from, to) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        rustix::io::write(&to, b"hello\n").unwrap();
+        drop(to);
+        let directory = tempfile::tempdir().unwrap();
+        let place = std::fs::File::open(directory.path()).unwrap();
+        let script = c"cat; pwd; ls -m /proc/self/fd >&2";
+        let pid = Launch {
+            program: c"/bin/sh",
+            args: &[c"sh", c"-c", script],
+            env: &[],
+            fds: &[],
+        }
+        .run_at(&Placement {
+            streams: [from.as_fd(), writer.as_fd(), writer.as_fd()],
+            directory: Some(place.as_fd()),
+        })
+        .unwrap();
+        drop(writer);
+        let mut text = String::new();
+        std::fs::File::from(reader)
+            .read_to_string(&mut text)
+            .unwrap();
+        wait(pid);
+        let path = directory.path().display();
+        // 3 is the directory that ls reads.
+        assert_eq!(text, format!("hello\n{path}\n0, 1, 2, 3\n"));
     }
 
     #[test]

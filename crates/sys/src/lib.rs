@@ -21,6 +21,8 @@
 //! | [`namespace`] | `unshare(2)`, kinds of namespace files                          |
 //! | [`netdev`]  | loopback up                                                       |
 //! | [`packet`]  | packets with descriptors over a Unix socket                       |
+//! | [`persona`] | execution domain, NUMA memory policy                             |
+//! | [`sched`]   | scheduling policy, processors, I/O priority                       |
 //! | [`signals`] | dispositions and masks before `execve(2)`                         |
 //! | [`spawn`]   | `clone3(2)` + `execveat(2)` without copying memory                |
 //! | [`userns`]  | a process that lives in a user namespace, to give it its maps     |
@@ -41,6 +43,8 @@ pub mod mount;
 pub mod namespace;
 pub mod netdev;
 pub mod packet;
+pub mod persona;
+pub mod sched;
 pub mod signals;
 pub mod spawn;
 pub mod userns;

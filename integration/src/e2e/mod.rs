@@ -8,6 +8,7 @@ use containerd_client::tonic::{Code, Status};
 
 use crate::suite::Test;
 
+mod attributes;
 mod confine;
 mod crash;
 mod ctr;
@@ -15,6 +16,7 @@ mod endurance;
 mod errors;
 mod events;
 mod exec;
+mod hooks;
 mod kill;
 mod logging;
 mod mounts;
@@ -32,6 +34,7 @@ pub fn tests() -> impl Iterator<Item = Test> {
     let areas = [
         run::TESTS,
         exec::TESTS,
+        hooks::TESTS,
         events::TESTS,
         service::TESTS,
         errors::TESTS,
@@ -40,6 +43,7 @@ pub fn tests() -> impl Iterator<Item = Test> {
         terminal::TESTS,
         logging::TESTS,
         confine::TESTS,
+        attributes::TESTS,
         mounts::TESTS,
         namespaces::TESTS,
         users::TESTS,

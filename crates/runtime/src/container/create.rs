@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use cgroups::{Cgroup, Layout};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use rustix::process::Pid;
 use sys::spawn::Child;
 
@@ -20,8 +20,11 @@ use super::spawn::{
 use super::{Bundle, Container, CreateRequest, Keyring, Runtime, Stdio};
 use crate::error::{Error, Result};
 use crate::gate::{Fifo, Gate};
+use crate::hooks::{Kind as Hook, Lifecycle};
 use crate::init::{self, Descriptor, Role};
+use crate::intel_rdt;
 use crate::namespaces::{Kind as Namespace, Source};
+use crate::net_devices::{self, Destination, Moved};
 use crate::own_namespaces;
 use crate::process;
 use crate::resources;
@@ -44,6 +47,7 @@ impl Container {
             spec,
             namespaces,
             path: bundle,
+            hooks,
             ..
         } = request.bundle;
         let Some(process) = spec.process() else {
@@ -51,8 +55,9 @@ impl Container {
         };
         let terminal = matches!(request.stdio, Stdio::Terminal);
         check_terminal(terminal, process)?;
-        let mut plan = process::Plan::new("process", process, terminal, None)?;
+        let mut plan = plan_of(spec, process, terminal)?;
         plan.env.extend(request.inherited.environment.clone());
+        let devices_to_move = net_devices::plan(spec, namespaces)?;
         let cgroups_path = spec
             .linux()
             .as_ref()
@@ -87,14 +92,22 @@ impl Container {
             .as_ref()
             .and_then(|linux| linux.resources().as_ref());
         let (devices, limits) = resources::plan(resources)?;
+        let linux = spec.linux().as_ref();
+        let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
+        let rdt = rdt
+            .map(|rdt| intel_rdt::Plan::new(rdt, request.id))
+            .transpose()?;
 
         request.directory.create()?;
+        let hooks = Lifecycle::new(hooks.clone(), spec, request.id, bundle);
         let mut made = Made {
             directory: Some(request.directory.clone()),
             cgroup: None,
             child: None,
+            intel_rdt: None,
+            hooks: Some(hooks.clone()),
         };
-        let state = initial_state(spec, &request, &record);
+        let mut state = initial_state(spec, &request, &record);
         made.save(&state)?;
         let fifo = match request.gate {
             Gate::Channel => None,
@@ -103,6 +116,12 @@ impl Container {
                 Some(Fifo::in_directory(request.directory.path()).make()?)
             }
         };
+        if let Some(plan) = &rdt {
+            let group = made.intel_rdt.insert(plan.create()?);
+            state.intel_rdt_path = group.path.to_string_lossy().into_owned();
+            state.intel_rdt = Some(group.clone());
+            made.save(&state)?;
+        }
         let cgroup = Cgroup::create(&runtime.cgroups, &record).map_err(|source| Error::Cgroup {
             attempt: "unable to apply cgroup configuration",
             source,
@@ -126,6 +145,9 @@ impl Container {
         )?;
         let child = made.child.insert(child);
         set_oom_score(child.pid, process)?;
+        if let Some(group) = &made.intel_rdt {
+            group.join(child.pid)?;
+        }
 
         let container = init::Container {
             user_namespace: mappings.is_some(),
@@ -138,6 +160,8 @@ impl Container {
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             sysctls: sysctls(spec),
+            hooks: hooks.clone(),
+            net_devices: !devices_to_move.is_empty(),
         };
         let mut descriptors = Descriptors::new(runtime, cgroup)?;
         for (kind, fd) in &joined {
@@ -166,14 +190,40 @@ impl Container {
         drop((request.stdio, request.inherited));
 
         settling.follow(&channel, child)?;
+        if !devices_to_move.is_empty() {
+            answer(&channel, Kind::NetDevices, child, "create")?;
+            let network = joined.iter().find(|(kind, _)| *kind == Namespace::Network);
+            let destination = match network {
+                Some((_, fd)) => Destination::Namespace(fd.as_fd()),
+                None => Destination::Process(child.pid),
+            };
+            let moved = devices_to_move
+                .iter()
+                .map(|device| net_devices::move_to(device, destination))
+                .collect::<Result<Vec<Moved>>>()?;
+            channel.send(Kind::NetDevicesMoved, &moved, &[])?;
+        }
+        let set_limits = || {
+            cgroup.set_limits(&limits).map_err(|source| Error::Cgroup {
+                attempt: "unable to apply cgroup limits",
+                source,
+            })
+        };
+        let hooked = hooks.has(&[Hook::Prestart, Hook::CreateRuntime]);
+        if hooked {
+            answer(&channel, Kind::Hooks, child, "create")?;
+            // Such a hook may want to see and change the container's limits.
+            set_limits()?;
+            run_host_hooks(&hooks, child.pid)?;
+            channel.signal(Kind::HooksDone, &[])?;
+        }
         let console = receive_console(&channel, &plan, child)?;
         answer(&channel, Kind::Ready, child, "create")
             .map_err(|error| explain_kill(cgroup, oom_kills_before, error))?;
-        // As late as possible: our own setup is not the container's to pay for.
-        cgroup.set_limits(&limits).map_err(|source| Error::Cgroup {
-            attempt: "unable to apply cgroup limits",
-            source,
-        })?;
+        if !hooked {
+            // As late as possible: our own setup is not the container's to pay for.
+            set_limits()?;
+        }
         refuse_killed(cgroup, oom_kills_before)?;
         let state = State {
             init_process_pid: child.pid.as_raw_nonzero().get(),
@@ -190,6 +240,7 @@ impl Container {
                 None
             }
         };
+        let intel_rdt = made.intel_rdt.take();
         let (directory, cgroup, child) = made.keep()?;
         let parts = Parts {
             child,
@@ -199,6 +250,7 @@ impl Container {
             keyring,
             gate: request.gate,
             channel,
+            intel_rdt,
         };
         Ok((Self::assemble(request.bundle, parts)?, console))
     }
@@ -213,6 +265,14 @@ pub(super) struct Parts {
     pub(super) keyring: Keyring,
     pub(super) gate: Gate,
     pub(super) channel: Option<Channel>,
+    pub(super) intel_rdt: Option<intel_rdt::Group>,
+}
+
+/// The container's own process, with what the container gives to all of its processes.
+fn plan_of(spec: &Spec, process: &Process, terminal: bool) -> Result<process::Plan> {
+    let mut plan = process::Plan::new("process", process, terminal, None)?;
+    plan.attributes = plan.attributes.of_container(spec.linux().as_ref())?;
+    Ok(plan)
 }
 
 impl Container {
@@ -223,8 +283,8 @@ impl Container {
             return Err(Error::spec("process", "property must not be empty"));
         };
         let terminal = process.terminal().unwrap_or(false);
+        let id = parts.directory.id();
         Ok(Self {
-            id: parts.directory.id(),
             pid: parts.child.pid,
             pidfd: parts.child.pidfd,
             cgroup: parts.cgroup,
@@ -233,11 +293,22 @@ impl Container {
             host_network: *bundle.namespaces.get(Namespace::Network) == Source::Host,
             directory: parts.directory,
             keyring: parts.keyring,
-            process: process::Plan::new("process", process, terminal, None)?,
+            process: plan_of(&bundle.spec, process, terminal)?,
             gate: parts.gate,
+            intel_rdt: parts.intel_rdt,
+            hooks: Lifecycle::new(bundle.hooks.clone(), &bundle.spec, &id, &bundle.path),
+            id,
             channel: Mutex::new(parts.channel),
         })
     }
+}
+
+/// Init waits meanwhile.
+fn run_host_hooks(hooks: &Lifecycle, pid: Pid) -> Result<()> {
+    let pid = pid.as_raw_nonzero().get();
+    [Hook::Prestart, Hook::CreateRuntime]
+        .into_iter()
+        .try_for_each(|kind| hooks.run_on_host(kind, pid).map_err(Error::Hook))
 }
 
 /// What a mount of type `cgroup` shows: the container's place in each hierarchy of the host.
@@ -331,11 +402,13 @@ fn initial_state(spec: &Spec, request: &CreateRequest<'_>, record: &cgroups::Rec
             labels,
             version: spec.version().clone(),
             no_new_keyring: request.keyring == Keyring::Inherited,
+            hooks: request.bundle.hooks.clone(),
         },
         rootless: false,
         cgroup_paths: record.clone(),
         namespace_paths: BTreeMap::new(),
         external_descriptors: Vec::new(),
         intel_rdt_path: String::new(),
+        intel_rdt: None,
     }
 }

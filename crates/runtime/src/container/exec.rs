@@ -66,9 +66,14 @@ impl Container {
             directory: None,
             cgroup: None,
             child: None,
+            intel_rdt: None,
+            hooks: None,
         };
         let child = made.child.insert(child);
         set_oom_score(child.pid, process)?;
+        if let Some(group) = &self.intel_rdt {
+            group.join(child.pid)?;
+        }
         let mut descriptors = Descriptors::new(runtime, &self.cgroup)?;
         descriptors.push(Descriptor::Init, self.pidfd.as_fd());
         for fd in &inherited.fds {

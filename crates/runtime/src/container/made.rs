@@ -6,6 +6,8 @@ use rustix::process::Signal;
 use sys::spawn::Child;
 
 use crate::error::{Error, Result};
+use crate::hooks::Lifecycle;
+use crate::intel_rdt;
 use crate::state::{Directory, State};
 
 /// What has been made so far of a container; undone on drop unless kept.
@@ -13,6 +15,9 @@ pub(super) struct Made {
     pub(super) directory: Option<Directory>,
     pub(super) cgroup: Option<Cgroup>,
     pub(super) child: Option<Child>,
+    pub(super) intel_rdt: Option<intel_rdt::Group>,
+    /// Of a container: from here on it exists, and its end is an end like any other.
+    pub(super) hooks: Option<Lifecycle>,
 }
 
 impl Made {
@@ -44,9 +49,17 @@ impl Drop for Made {
                 log::warn!("undo create: {e}");
             }
         }
+        if let Some(group) = self.intel_rdt.take() {
+            if let Err(e) = group.remove() {
+                log::warn!("undo create: {e}");
+            }
+        }
         if let Some(directory) = self.directory.take() {
             if let Err(e) = directory.remove() {
                 log::warn!("undo create: {e}");
+            }
+            if let Some(hooks) = self.hooks.take() {
+                hooks.run_poststop();
             }
         }
     }

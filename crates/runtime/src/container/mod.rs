@@ -18,13 +18,15 @@ use std::sync::{Mutex, PoisonError};
 
 use cgroups::{Cgroup, Layout};
 use oci_spec::runtime::Spec;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 use sys::Call;
 
 use self::control::explain_kill;
 pub use self::stored::{Deletion, Recipient, Status, Stored, Summary};
 use crate::error::{Attempt, Error, Result};
 use crate::gate::{Fifo, Gate};
+use crate::hooks::{Hooks, Kind as Hook, Lifecycle};
+use crate::intel_rdt;
 use crate::namespaces::{Kind as Namespace, Namespaces, Source};
 use crate::process;
 use crate::rootfs;
@@ -111,6 +113,7 @@ pub struct Bundle {
     json: Vec<u8>,
     spec: Spec,
     namespaces: Namespaces,
+    hooks: Hooks,
 }
 
 impl Bundle {
@@ -130,11 +133,13 @@ impl Bundle {
         let spec = spec::parse_config(path, &json)?;
         let namespaces = Namespaces::from_spec(&spec)?;
         spec::check(&spec, &namespaces)?;
+        let hooks = Hooks::from_spec(&spec)?;
         Ok(Self {
             path: path.to_owned(),
             json,
             spec,
             namespaces,
+            hooks,
         })
     }
 
@@ -193,6 +198,8 @@ pub struct Container {
     keyring: Keyring,
     process: process::Plan,
     gate: Gate,
+    intel_rdt: Option<intel_rdt::Group>,
+    hooks: Lifecycle,
     /// Until started, at [`Gate::Channel`].
     channel: Mutex<Option<Channel>>,
 }
@@ -209,14 +216,22 @@ pub struct ExecProcess {
 }
 
 impl Container {
-    /// Lets init execute the user's program; returns when it has.
+    /// Lets init execute the user's program; returns when it has, and the `poststart` hooks have
+    /// been run.
     ///
     /// # Errors
     /// The program could not be executed (init has ended then), or the container was started
-    /// already.
+    /// already. If a `poststart` hook failed, init has been killed.
     pub fn start(&self) -> Result<()> {
         self.release_init()
-            .map_err(|error| explain_kill(&self.cgroup, self.oom_kills_before, error))
+            .map_err(|error| explain_kill(&self.cgroup, self.oom_kills_before, error))?;
+        let pid = self.pid.as_raw_nonzero().get();
+        let hooked = self.hooks.run_on_host(Hook::Poststart, pid);
+        hooked.map_err(|error| {
+            // ESRCH: it has ended already.
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+            Error::Hook(error)
+        })
     }
 
     fn release_init(&self) -> Result<()> {
@@ -271,8 +286,8 @@ impl Container {
         })
     }
 
-    /// Removes what is left of the container: processes, cgroup, state. Its init is still the
-    /// caller's to wait for. May be repeated after a failure.
+    /// Removes what is left of the container: processes, cgroup, state; then runs the `poststop`
+    /// hooks. Its init is still the caller's to wait for. May be repeated after a failure.
     ///
     /// # Errors
     /// The cgroup or the state directory cannot be removed.
@@ -292,6 +307,11 @@ impl Container {
             attempt: "remove cgroup",
             source,
         })?;
-        self.directory.remove()
+        if let Some(group) = &self.intel_rdt {
+            group.remove()?;
+        }
+        self.directory.remove()?;
+        self.hooks.run_poststop();
+        Ok(())
     }
 }

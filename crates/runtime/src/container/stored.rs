@@ -19,6 +19,7 @@ use super::{Bundle, Container, Keyring};
 use crate::cleanup;
 use crate::error::{Attempt, Error, Result};
 use crate::gate::{Fifo, Gate};
+use crate::hooks::{Kind as Hook, Lifecycle};
 use crate::state::{self, Directory, State};
 
 const SIGKILL: i32 = 9;
@@ -211,6 +212,7 @@ impl Stored {
             },
             gate: Gate::Fifo,
             channel: None,
+            intel_rdt: self.state.intel_rdt.clone(),
         };
         Container::assemble(&bundle, parts)
     }
@@ -258,12 +260,25 @@ impl Stored {
     pub fn start(&self) -> Result<()> {
         let refused = match self.status() {
             Status::Created => {
-                return Fifo::in_directory(self.directory.path()).open(self.init()?.pidfd);
+                let init = self.init()?;
+                Fifo::in_directory(self.directory.path()).open(&init.pidfd)?;
+                return self.run_poststart(&init);
             }
             Status::Running => "cannot start an already running container",
             Status::Stopped => "cannot start a container that has stopped",
         };
         Err(Error::NotPossible(refused.to_owned()))
+    }
+
+    /// A hook that fails ends the container.
+    fn run_poststart(&self, init: &Child) -> Result<()> {
+        let hooks = Lifecycle::from_state(&self.state);
+        let hooked = hooks.run_on_host(Hook::Poststart, self.state.init_process_pid);
+        hooked.map_err(|error| {
+            // ESRCH: it has ended already.
+            let _ = sys::signals::send(&init.pidfd, SIGKILL);
+            Error::Hook(error)
+        })
     }
 
     /// Sends a signal. One that ends an init without a PID namespace of its own goes to all: the
@@ -325,7 +340,8 @@ impl Stored {
         })
     }
 
-    /// Removes what is left of the container: processes, cgroup, state.
+    /// Removes what is left of the container: processes, cgroup, state; then runs its `poststop`
+    /// hooks.
     ///
     /// # Errors
     /// It runs and is not to be killed, or something of it cannot be removed.
@@ -338,7 +354,12 @@ impl Stored {
             )));
         }
         cleanup::end_processes(&self.state)?;
-        self.directory.remove()
+        if let Some(group) = &self.state.intel_rdt {
+            group.remove()?;
+        }
+        self.directory.remove()?;
+        Lifecycle::from_state(&self.state).run_poststop();
+        Ok(())
     }
 }
 

@@ -1,12 +1,112 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the process itself is to be: from umask to capabilities.
+//! What the process itself is to be: from processors to capabilities.
 
 use sys::{Call, Errno};
 
 use super::{Init, StepError, StepResult};
+use crate::attributes::Set;
+use crate::lsm;
 use crate::process;
+use crate::procfs::Procfs;
+
+/// Says what was attempted, in runc's words where it has any.
+fn failed(attempt: &str, source: impl Into<StepError>) -> StepError {
+    let source = source.into();
+    StepError {
+        message: format!("{attempt}: {}", source.message),
+        errno: source.errno,
+    }
+}
 
 impl Init {
+    /// The shim may be confined to some processors, and since Linux 6.2 the kernel remembers that
+    /// over the change of the cgroup. What cannot be undone is no reason to fail.
+    pub(super) fn reset_affinity(&mut self) -> StepResult {
+        if let Err(e) = sys::sched::set_affinity(Set::all().words()) {
+            log::warn!("the process may inherit the shim's CPU affinity: {e}");
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_initial_affinity(&mut self) -> StepResult {
+        match &self.plan.process.attributes.initial_affinity {
+            Some(set) => sys::sched::set_affinity(set.words())
+                .map_err(|e| failed("error setting initial CPU affinity", e)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_final_affinity(&mut self) -> StepResult {
+        let attributes = &self.plan.process.attributes;
+        match (&attributes.initial_affinity, &attributes.final_affinity) {
+            (_, Some(set)) => sys::sched::set_affinity(set.words())
+                .map_err(|e| failed("error setting final CPU affinity", e)),
+            (Some(_), None) => Ok(()),
+            (None, None) => self.reset_affinity(),
+        }
+    }
+
+    /// That of the container if there is one already.
+    fn procfs(&self) -> &Procfs {
+        self.rootfs
+            .as_ref()
+            .map_or(&self.procfs, |rootfs| rootfs.procfs())
+    }
+
+    pub(super) fn set_apparmor_profile(&mut self) -> StepResult {
+        match &self.plan.process.attributes.apparmor {
+            Some(profile) => lsm::apparmor_on_exec(self.procfs(), profile)
+                .map_err(|e| failed("unable to apply apparmor profile", e)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_selinux_label(&mut self) -> StepResult {
+        match &self.plan.process.attributes.selinux {
+            Some(label) => lsm::selinux_on_exec(self.procfs(), label)
+                .map_err(|e| failed("can't set process label", e)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_scheduler(&mut self) -> StepResult {
+        let Some(scheduler) = &self.plan.process.attributes.scheduler else {
+            return Ok(());
+        };
+        scheduler.apply().map_err(|e| {
+            let hint = scheduler.hint(e.errno());
+            let mut error = failed("error setting scheduler", e);
+            if let Some(hint) = hint {
+                error.message = format!("{} ({hint})", error.message);
+            }
+            error
+        })
+    }
+
+    pub(super) fn set_io_priority(&mut self) -> StepResult {
+        match self.plan.process.attributes.io_priority {
+            Some(priority) => sys::sched::set_io_priority(priority)
+                .map_err(|e| failed("failed to set io priority", e)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_personality(&mut self) -> StepResult {
+        match self.plan.process.attributes.personality {
+            Some(domain) => Ok(sys::persona::set_personality(domain)?),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_memory_policy(&mut self) -> StepResult {
+        match &self.plan.process.attributes.memory_policy {
+            Some(policy) => policy
+                .apply()
+                .map_err(|e| failed("unable to set memory policy", e)),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn set_umask(&mut self) -> StepResult {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(self.plan.process.umask));
         Ok(())

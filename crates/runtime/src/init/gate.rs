@@ -100,6 +100,15 @@ impl Listener {
         }
     }
 
+    /// The same one, told that we are through the gate: what follows is why we end.
+    pub(super) fn through(self) -> Self {
+        if let Listener::Fifo(_) = &self {
+            // If its reader is gone, so is whoever would hear the rest.
+            let _ = self.executing();
+        }
+        self
+    }
+
     /// The last word before execve.
     pub(super) fn executing(&self) -> Result<(), String> {
         match self {

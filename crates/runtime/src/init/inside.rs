@@ -166,7 +166,7 @@ impl Init {
         Ok(())
     }
 
-    fn say(&self, kind: Kind) -> StepResult {
+    pub(super) fn say(&self, kind: Kind) -> StepResult {
         self.channel.signal(kind, &[]).map_err(|e| StepError {
             message: e.to_string(),
             errno: None,
@@ -174,7 +174,7 @@ impl Init {
     }
 
     /// Waits for what the shim says next. If it is gone there is nobody left to tell.
-    fn hear(&self, kind: Kind, max_fds: usize) -> Result<Message, StepError> {
+    pub(super) fn hear(&self, kind: Kind, max_fds: usize) -> Result<Message, StepError> {
         let failed = |message: String| StepError {
             message,
             errno: None,

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Cgroups, session, keyring, namespaces: where the process belongs.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use sys::{Call, Errno};
 
 use super::inside::become_container_root;
-use super::{Descriptor, Init, Role, StepResult};
+use super::{Descriptor, Init, Role, StepError, StepResult};
+use crate::lsm;
 use crate::namespaces;
+use crate::net_devices::Moved;
+use crate::sync::Kind;
 
 impl Init {
     pub(super) fn join_cgroups(&mut self) -> StepResult {
@@ -31,7 +34,20 @@ impl Init {
         let Ok(name) = CString::new(format!("_ses.{}", self.plan.id)) else {
             return Ok(());
         };
-        match sys::keyring::join_session(&name) {
+        let label = self.plan.process.attributes.selinux.as_deref();
+        if label.is_some() {
+            // Else the keyring has the shim's label, and the container may not use it.
+            lsm::selinux_on_keys(&self.procfs, label)?;
+        }
+        let joined = self.make_keyring(&name);
+        if label.is_some() {
+            lsm::selinux_on_keys(&self.procfs, None)?;
+        }
+        joined
+    }
+
+    fn make_keyring(&self, name: &CStr) -> StepResult {
+        match sys::keyring::join_session(name) {
             // Processes that come later may find the keyring by its name: KEY_USR_SEARCH for the
             // user, and for others where the user is another one outside of the user namespace.
             // An exec must not change it.
@@ -83,6 +99,22 @@ impl Init {
     pub(super) fn loopback_up(&mut self) -> StepResult {
         if self.container().is_some_and(|c| c.new_network_namespace) {
             sys::netdev::loopback_up()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_up_net_devices(&mut self) -> StepResult {
+        if !self.container().is_some_and(|c| c.net_devices) {
+            return Ok(());
+        }
+        self.say(Kind::NetDevices)?;
+        let message = self.hear(Kind::NetDevicesMoved, 0)?;
+        let moved: Vec<Moved> = message.body().map_err(|e| StepError {
+            message: e.to_string(),
+            errno: None,
+        })?;
+        for device in &moved {
+            device.configure()?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 mod attributes;
 mod filesystem;
 mod gate;
+mod hooks;
 mod inside;
 mod joining;
 mod streams;
@@ -22,8 +23,10 @@ use sys::Errno;
 
 use self::gate::Listener;
 use crate::error::Failure;
+use crate::hooks::Lifecycle;
 use crate::namespaces;
 use crate::process;
+use crate::procfs::Procfs;
 use crate::rootfs;
 use crate::sync::{Channel, Kind};
 
@@ -104,6 +107,10 @@ pub struct Container {
     pub domainname: Option<String>,
     /// Kernel parameters to set.
     pub sysctls: Vec<(String, String)>,
+    /// Whether the shim moves devices into the network namespace, to be set up there.
+    pub net_devices: bool,
+    /// Hooks, to wait for or to run.
+    pub hooks: Lifecycle,
 }
 
 /// Why a step failed.
@@ -164,6 +171,8 @@ const fn step(name: &'static str, run: fn(&mut Init) -> StepResult) -> Step {
 const INIT: &[Step] = &[
     // First of all: whatever is charged from here on is charged to the container.
     step("join cgroups", Init::join_cgroups),
+    // After the cgroup: what its cpuset does not allow is left out then, and comes back with it.
+    step("reset processor affinity", Init::reset_affinity),
     step("open what is the host's", Init::open_as_host),
     // All were opened before the first is entered: none of the paths means something else now.
     step("join namespaces", Init::join_namespaces),
@@ -179,7 +188,11 @@ const INIT: &[Step] = &[
     step("set loopback up", Init::loopback_up),
     step("place standard streams", Init::place_stdio),
     step("receive sources of mounts", Init::receive_sources),
+    step("set up network devices", Init::set_up_net_devices),
     step("prepare root file system", Init::prepare_rootfs),
+    // With everything mounted, and the host's root still there to mount from.
+    step("wait for host hooks", Init::wait_for_host_hooks),
+    step("run createContainer hooks", Init::create_container_hooks),
     step("pivot root", Init::pivot_root),
     step("reopen /dev/null", Init::reopen_dev_null),
     // In the jail by now: "../.." in the path is harmless.
@@ -190,11 +203,17 @@ const INIT: &[Step] = &[
     step("set umask", Init::set_umask),
     step("set host name", Init::set_hostname),
     step("set domain name", Init::set_domainname),
+    step("set AppArmor profile", Init::set_apparmor_profile),
     step("set sysctls", Init::set_sysctls),
     step("make paths read-only", Init::read_only_paths),
     step("mask paths", Init::mask_paths),
     step("set no_new_privs", Init::set_no_new_privileges),
+    step("set scheduler", Init::set_scheduler),
+    step("set I/O priority", Init::set_io_priority),
+    step("set personality", Init::set_personality),
+    step("set memory policy", Init::set_memory_policy),
     step("set resource limits", Init::set_rlimits),
+    step("set SELinux label", Init::set_selinux_label),
     step("change to working directory", Init::change_directory),
     step("complete environment", Init::complete_environment),
     step("drop bounding set", Init::drop_bounding_set),
@@ -212,7 +231,9 @@ const INIT: &[Step] = &[
 
 /// One more process in a running container.
 const EXEC: &[Step] = &[
+    step("set initial processor affinity", Init::set_initial_affinity),
     step("join cgroups", Init::join_cgroups),
+    step("set final processor affinity", Init::set_final_affinity),
     step("start session", Init::start_session),
     step("join container", Init::join_container),
     step("join session keyring", Init::join_keyring),
@@ -221,7 +242,14 @@ const EXEC: &[Step] = &[
     step("open terminal", Init::open_exec_terminal),
     step("set no_new_privs", Init::set_no_new_privileges),
     step("set umask", Init::set_umask),
+    step("set scheduler", Init::set_scheduler),
+    step("set I/O priority", Init::set_io_priority),
+    step("set personality", Init::set_personality),
+    step("set memory policy", Init::set_memory_policy),
     step("set resource limits", Init::set_rlimits),
+    step("set SELinux label", Init::set_selinux_label),
+    // runc does it as the user; but then there may be no private /proc to be had any more.
+    step("set AppArmor profile", Init::set_apparmor_profile),
     step("change to working directory", Init::change_directory),
     step("complete environment", Init::complete_environment),
     step("drop bounding set", Init::drop_bounding_set),
@@ -266,6 +294,8 @@ struct Init {
     sources: Vec<OwnedFd>,
     /// Where offsets of clocks are written to: opened by the host's root.
     time_offsets: Option<OwnedFd>,
+    /// For what is written before there is a root file system, or in an exec.
+    procfs: Procfs,
     environment: Vec<String>,
     /// The directory could not be entered as root: NFS and FUSE may allow it to the user only.
     cwd_deferred: bool,
@@ -295,6 +325,7 @@ impl Init {
             rootfs: None,
             sources: Vec::new(),
             time_offsets: None,
+            procfs: Procfs::default(),
             environment: Vec::new(),
             cwd_deferred: false,
             program: CString::default(),
@@ -348,7 +379,7 @@ impl Init {
             Err(failure) => return (Listener::Channel(self.channel), failure),
         };
         // Everything else that came with the plan is closed here, before the gate.
-        drop((self.fds, self.rootfs, self.sources));
+        drop((self.fds, self.rootfs, self.sources, self.procfs));
         sys::signals::exit_on_fatal_signals();
         let mut listener = Listener::Channel(self.channel);
         if is_init {
@@ -356,6 +387,14 @@ impl Init {
                 Ok(listener) => listener,
                 Err(failed) => return failed,
             };
+        }
+        if let Err(e) = hooks::start_container(&self.plan, &self.environment) {
+            let failure = Failure {
+                step: "run startContainer hooks".to_owned(),
+                message: e.to_string(),
+                errno: e.cause.errno().map(Errno::raw_os_error),
+            };
+            return (listener.through(), failure);
         }
         // From here to execve nothing may use a file. A path like /proc/self/fd/7/x is resolved
         // before close-on-exec acts, so descriptors are closed now; the listener alone remains to

@@ -21,6 +21,7 @@ use sys::mount::{Attributes, Extent, Feature, MAX_PARAM_VALUE, MountApi, Param, 
 
 use super::copyup;
 use super::error::Cause;
+use super::label;
 use super::options::{Flags, Propagation};
 use super::plan::Filesystem;
 use crate::procfs::Procfs;
@@ -34,6 +35,8 @@ pub(super) struct Builder {
     pub(super) procfs: Procfs,
     /// The root of the container's root mount.
     pub(super) root: OwnedFd,
+    /// SELinux label of new file systems.
+    pub(super) label: Option<String>,
 }
 
 /// What a mount point has to be if it must be made.
@@ -134,6 +137,20 @@ impl Builder {
 
     /// Mounts a new file system; returns the root of the mount.
     pub(super) fn filesystem(
+        &self,
+        filesystem: &Filesystem,
+        flags: Flags,
+        target: &Target<'_>,
+    ) -> Result<OwnedFd, Cause> {
+        let label = self.label.as_deref();
+        let mount = self.new_filesystem(&label::labelled(filesystem, label), flags, target)?;
+        if let Some(label) = label.filter(|_| filesystem.fstype == "mqueue") {
+            label::label_mqueue(&self.procfs, &mount, label)?;
+        }
+        Ok(mount)
+    }
+
+    fn new_filesystem(
         &self,
         filesystem: &Filesystem,
         flags: Flags,
@@ -449,6 +466,8 @@ pub(super) fn data(filesystem: &Filesystem) -> String {
         .params
         .iter()
         .map(|(key, value)| match value {
+            // A label may have commas.
+            Some(value) if key == label::CONTEXT => format!("{key}=\"{value}\""),
             Some(value) => format!("{key}={value}"),
             None => key.clone(),
         })

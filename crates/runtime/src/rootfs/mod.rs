@@ -8,6 +8,7 @@
 //! | `attach`    | mounts and mount points as descriptors, with fallbacks for old kernels   |
 //! | `mounts`    | the mounts of the specification; `cgroup`, `copyup` for two special ones |
 //! | [`sources`] | parent: sources of mounts that init may not open itself                  |
+//! | `label`     | SELinux labels of new file systems                                      |
 //! | `devices`   | nodes and links of `/dev`                                                |
 //! | `pivot`     | the change of root                                                       |
 //! | `console`   | the terminal                                                             |
@@ -31,6 +32,7 @@ mod console;
 mod copyup;
 mod devices;
 mod error;
+mod label;
 mod mounts;
 pub(crate) mod options;
 mod pivot;
@@ -93,6 +95,7 @@ pub fn prepare_with(plan: &Plan, sources: Vec<OwnedFd>, api: MountApi) -> Result
         api,
         procfs: Procfs::default(),
         root,
+        label: plan.mount_label.clone(),
     };
     let mut read_only_later = Vec::new();
     for (index, mount) in plan.mounts.iter().enumerate() {

@@ -84,6 +84,8 @@ pub struct Plan {
     pub own_dev: bool,
     /// The nodes: the default ones and those of the specification.
     pub devices: Vec<Device>,
+    /// SELinux label of new file systems.
+    pub mount_label: Option<String>,
     /// Paths to hide.
     pub masked_paths: Vec<PathBuf>,
     /// Paths to make read-only.
@@ -228,6 +230,12 @@ impl Plan {
             let reason = "[r]private is not safe with no_pivot_root";
             return Err(PlanError::new("linux.rootfsPropagation", reason));
         }
+        let mount_label = linux.and_then(|l| l.mount_label().clone());
+        let mount_label = mount_label.filter(|label| !label.is_empty());
+        if mount_label.is_some() {
+            crate::lsm::check_selinux()
+                .map_err(|reason| PlanError::new("linux.mountLabel", reason))?;
+        }
         let mounts = spec
             .mounts()
             .iter()
@@ -262,6 +270,7 @@ impl Plan {
             devices: all_devices(devices)?,
             masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),
             readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
+            mount_label,
         })
     }
 }

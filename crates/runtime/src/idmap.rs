@@ -158,15 +158,19 @@ impl Mappings {
 }
 
 impl Range {
+    /// Whether there are such ids: 4294967295 is none, but the word for none.
+    pub(crate) fn is_possible(&self) -> bool {
+        let ends = |first: u32| first.checked_add(self.size).is_some();
+        self.size != 0 && ends(self.container) && ends(self.host)
+    }
+
     fn checked(range: &LinuxIdMapping) -> std::result::Result<Self, String> {
         let range = Self {
             container: range.container_id(),
             host: range.host_id(),
             size: range.size(),
         };
-        // 4294967295 is no id but the word for none.
-        let ends = |first: u32| first.checked_add(range.size).is_some();
-        if range.size == 0 || !ends(range.container) || !ends(range.host) {
+        if !range.is_possible() {
             let Self {
                 container,
                 host,

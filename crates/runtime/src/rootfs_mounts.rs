@@ -8,6 +8,9 @@
 //!
 //! [`unmount`] never reads the host's mount table unless something below the root is still mounted.
 
+mod id_mapped;
+mod overlay;
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,8 +19,10 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use sys::Call;
-use sys::mount::{Feature, MAX_PARAM_VALUE, MountApi, Param, ms};
+use sys::loopdev::LoopDevice;
+use sys::mount::{MountApi, ms};
 
+use crate::idmap::Mappings;
 use crate::mountinfo::MountInfo;
 use crate::resolve::{Links, Root};
 use crate::rootfs::options::{self, Flags, Meaning, Propagation};
@@ -66,6 +71,14 @@ pub enum Error {
         /// Why it is refused.
         reason: &'static str,
     },
+    /// There is no user namespace for an id-mapped mount.
+    #[error("id-mapped mount on {target:?}: {reason}")]
+    IdMap {
+        /// Where it was to be mounted.
+        target: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A system call failed.
     #[error("{attempt} {target:?}: {source}")]
     System {
@@ -84,7 +97,7 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::System { source, .. } => Some(source.errno()),
-            Self::Option { .. } => None,
+            Self::Option { .. } | Self::IdMap { .. } => None,
         }
     }
 
@@ -251,6 +264,10 @@ struct Request<'a> {
     flags: Flags,
     propagation: Vec<Propagation>,
     params: Vec<&'a str>,
+    /// Whose the files shall be.
+    id_map: Option<Mappings>,
+    /// The source is a file that becomes a block device.
+    as_device: Option<sys::loopdev::Options>,
 }
 
 impl<'a> Request<'a> {
@@ -268,7 +285,11 @@ impl<'a> Request<'a> {
             flags: Flags::default(),
             propagation: Vec::new(),
             params: Vec::new(),
+            id_map: None,
+            as_device: None,
         };
+        let mut mappings = Mappings::default();
+        let mut direct_io = false;
         if mount.fstype.starts_with("fuse.") || mount.fstype.starts_with("fuse3.") {
             return refuse(&mount.fstype, "needs a mount helper: not supported yet");
         }
@@ -284,17 +305,43 @@ impl<'a> Request<'a> {
                     return refuse(option, "is not supported for a root file system");
                 }
                 Some(Meaning::CopyUp) => return refuse(option, "is for containers only"),
-                None if option == "loop" => {
-                    return refuse(option, "(loop device) is not supported yet");
-                }
+                None if option == "loop" => request.as_device = Some(Default::default()),
+                None if option == "direct-io" => direct_io = true,
                 None if option.starts_with("X-containerd.") => {
                     return refuse(option, "is containerd's own and should not have come here");
                 }
-                None if option.starts_with("uidmap=") || option.starts_with("gidmap=") => {
-                    return refuse(option, "(id-mapped mount) is not supported yet");
+                None => {
+                    let lists = [
+                        ("uidmap=", &mut mappings.uids),
+                        ("gidmap=", &mut mappings.gids),
+                    ];
+                    let found = lists
+                        .into_iter()
+                        .find_map(|(key, list)| Some((option.strip_prefix(key)?, list)));
+                    let Some((text, list)) = found else {
+                        request.params.push(option);
+                        continue;
+                    };
+                    match id_mapped::parse(text) {
+                        Some(ranges) => *list = ranges,
+                        None => return refuse(option, "is no mapping of ids"),
+                    }
                 }
-                None => request.params.push(option),
             }
+        }
+        match &mut request.as_device {
+            Some(options) => {
+                options.read_only = request.flags.has(ms::RDONLY);
+                options.direct_io = direct_io;
+            }
+            None if direct_io => return refuse("direct-io", "is for loop devices only"),
+            None => {}
+        }
+        match (mappings.uids.is_empty(), mappings.gids.is_empty()) {
+            (true, true) => {}
+            (false, false) => request.id_map = Some(mappings),
+            (false, true) => return refuse("uidmap", "needs a gidmap as well"),
+            (true, false) => return refuse("gidmap", "needs a uidmap as well"),
         }
         Ok(request)
     }
@@ -306,14 +353,28 @@ impl<'a> Request<'a> {
             let what = format!("mount {} ({})", self.mount.source, self.mount.fstype);
             Error::system(what, target)
         };
+        // Until it is mounted, the device is there as long as this.
+        let device = match self.as_device {
+            Some(options) => {
+                let file = Path::new(&self.mount.source);
+                Some(LoopDevice::of(file, options).map_err(failed())?)
+            }
+            None => None,
+        };
+        let source = match &device {
+            Some(device) => device.path().to_string_lossy(),
+            None => self.mount.source.as_str().into(),
+        };
+        if let Some(mappings) = &self.id_map {
+            self.id_mapped(mappings, &source, rootfs, &place, api)?;
+            return self.propagate(&place);
+        }
         let data = self.params.join(",");
         if !self.flags.has(ms::REMOUNT) || !data.is_empty() {
-            self.first_call(&place, &data, api).map_err(failed())?;
-        }
-        for propagation in &self.propagation {
-            sys::mount::mount(None, &*place.now()?, None, propagation.flags(), None)
+            self.first_call(&place, &source, &data, api)
                 .map_err(failed())?;
         }
+        self.propagate(&place)?;
         if self.flags.has(ms::BIND | ms::RDONLY) {
             // The first call does not look at the flags of a bind mount.
             let flags = self.flags.set | ms::REMOUNT;
@@ -322,7 +383,21 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
-    fn first_call(&self, place: &Place<'_>, data: &str, api: &MountApi) -> sys::Result<()> {
+    fn propagate(&self, place: &Place<'_>) -> Result<(), Error> {
+        for propagation in &self.propagation {
+            sys::mount::mount(None, &*place.now()?, None, propagation.flags(), None)
+                .map_err(Error::system("change propagation of", place.path()))?;
+        }
+        Ok(())
+    }
+
+    fn first_call(
+        &self,
+        place: &Place<'_>,
+        source: &str,
+        data: &str,
+        api: &MountApi,
+    ) -> sys::Result<()> {
         let target = place.before();
         let fstype = self.mount.fstype.as_str();
         let is_long = data.len() + MARGIN >= rustix::param::page_size();
@@ -330,98 +405,7 @@ impl<'a> Request<'a> {
             return self.long_overlay(&target, api);
         }
         let data = (!data.is_empty()).then_some(data);
-        sys::mount::mount(
-            Some(&self.mount.source),
-            &*target,
-            Some(fstype),
-            self.flags.set,
-            data,
-        )
-    }
-
-    /// An overlay of more layers than fit in a page: one by one if the kernel can, else by shorter
-    /// names.
-    fn long_overlay(&self, target: &str, api: &MountApi) -> sys::Result<()> {
-        let mut layers = Vec::new();
-        let mut others = Vec::new();
-        for param in &self.params {
-            match param.strip_prefix("lowerdir=") {
-                Some(list) => layers = split_layers(list),
-                None => others.push(*param),
-            }
-        }
-        let plain = layers
-            .iter()
-            .all(|layer| !layer.is_empty() && layer.len() <= MAX_PARAM_VALUE)
-            && others.iter().all(|param| param.len() <= MAX_PARAM_VALUE)
-            && self.flags.set & ms::I_VERSION == 0;
-        if plain && api.has(Feature::Detached) && api.has(Feature::AppendLowerdir) {
-            match self.append_layers(&layers, &others, target, api) {
-                // Before Linux 6.7: no such parameter.
-                Err(e) if matches!(e.errno(), Errno::INVAL | Errno::NOSYS) => {}
-                other => return other,
-            }
-        }
-        self.overlay_from_common_directory(layers, &others, target)
-    }
-
-    fn append_layers(
-        &self,
-        layers: &[String],
-        others: &[&str],
-        target: &str,
-        api: &MountApi,
-    ) -> sys::Result<()> {
-        let mut params = vec![Param::Value("source", &self.mount.source)];
-        params.extend(layers.iter().map(|layer| Param::Value("lowerdir+", layer)));
-        params.extend(others.iter().map(|param| match param.split_once('=') {
-            Some((key, value)) => Param::Value(key, value),
-            None => Param::Flag(param),
-        }));
-        if self.flags.has(ms::RDONLY) {
-            params.push(Param::Flag("ro"));
-        }
-        let mount = api.filesystem("overlay", &params, self.flags.for_new_mount())?;
-        let onto = rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .call("open", || format!("{target:?}"))?;
-        api.attach(&mount, &onto)
-    }
-
-    /// Names relative to the directory that all layers are in; a working directory is needed for
-    /// that, so a thread of its own goes there.
-    fn overlay_from_common_directory(
-        &self,
-        layers: Vec<String>,
-        others: &[&str],
-        target: &str,
-    ) -> sys::Result<()> {
-        let directory = common_directory(&layers);
-        let names: Vec<String> = layers
-            .iter()
-            .map(|layer| escape_layer(&layer[directory.len()..]))
-            .collect();
-        let mut data = vec![format!("lowerdir={}", names.join(":"))];
-        data.extend(others.iter().map(|param| (*param).to_owned()));
-        let data = data.join(",");
-        if data.len() >= rustix::param::page_size() {
-            let args = format!("overlay with {} layers", layers.len());
-            return Err(sys::Error::new("mount", args, Errno::TOOBIG));
-        }
-        let (source, flags) = (self.mount.source.as_str(), self.flags.set);
-        let work = move || -> sys::Result<()> {
-            sys::namespace::unshare(rustix::thread::UnshareFlags::FS)?;
-            rustix::process::chdir(&*directory).call("chdir", || format!("{directory:?}"))?;
-            sys::mount::mount(Some(source), target, Some("overlay"), flags, Some(&data))
-        };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new()
-                .name("mount".into())
-                .stack_size(64 * 1024)
-                .spawn_scoped(scope, work)
-                .call("clone", || "mount thread")?;
-            let died = || sys::Error::new("clone", "mount thread", Errno::CANCELED);
-            thread.join().unwrap_or_else(|_| Err(died()))
-        })
+        sys::mount::mount(Some(source), &*target, Some(fstype), self.flags.set, data)
     }
 }
 
@@ -501,53 +485,6 @@ fn resolve(rootfs: &Path, path: &Path) -> sys::Result<OwnedFd> {
 
 fn descriptor_path(fd: &OwnedFd) -> String {
     format!("/proc/thread-self/fd/{}", fd.as_raw_fd())
-}
-
-/// Layers are separated by colons; a backslash takes the meaning from what follows it.
-fn split_layers(list: &str) -> Vec<String> {
-    let mut layers = vec![String::new()];
-    let mut chars = list.chars();
-    while let Some(c) = chars.next() {
-        let last = layers.len() - 1;
-        match c {
-            ':' => layers.push(String::new()),
-            '\\' => layers[last].extend(chars.next()),
-            other => layers[last].push(other),
-        }
-    }
-    layers
-}
-
-fn escape_layer(layer: &str) -> String {
-    layer.chars().fold(String::new(), |mut out, c| {
-        if matches!(c, ':' | '\\' | ',') {
-            out.push('\\');
-        }
-        out.push(c);
-        out
-    })
-}
-
-/// The longest directory that all paths are below, with a slash at its end.
-fn common_directory(paths: &[String]) -> String {
-    let Some((first, rest)) = paths.split_first() else {
-        return String::new();
-    };
-    // The last name of a path stays: a layer cannot have an empty one.
-    let mut length = first
-        .trim_end_matches('/')
-        .rfind('/')
-        .map_or(0, |at| at + 1);
-    for path in rest {
-        let equal = first
-            .bytes()
-            .zip(path.trim_end_matches('/').bytes())
-            .take(length)
-            .take_while(|(a, b)| a == b)
-            .count();
-        length = first[..equal].rfind('/').map_or(0, |at| at + 1);
-    }
-    first[..length].to_owned()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //! | [`inherit`]   | descriptors that came through `execve(2)`                         |
 //! | [`keyring`] | session keyrings                                                  |
 //! | [`launch`]  | another program beside ours, with descriptors placed at 3 and up    |
+//! | [`loopdev`] | files as block devices                                            |
 //! | [`memory`]  | the allocator kept small                                          |
 //! | [`mount`]     | mounts as descriptors, `mount(2)`                                 |
 //! | [`namespace`] | `unshare(2)`, kinds of namespace files                          |
@@ -38,6 +39,7 @@ pub mod fork;
 pub mod inherit;
 pub mod keyring;
 pub mod launch;
+pub mod loopdev;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

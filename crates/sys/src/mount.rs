@@ -74,6 +74,8 @@ pub enum Feature {
     SetAttr = 2,
     /// overlay's `lowerdir+` (Linux 6.7).
     AppendLowerdir = 4,
+    /// overlay's `lowerdir+` by descriptors of mounts that are attached nowhere (Linux 6.15).
+    DetachedLowerdir = 8,
 }
 
 /// Changes of a mount's attributes and propagation, as `mount_setattr(2)` takes them.
@@ -124,12 +126,14 @@ pub enum Extent {
 }
 
 /// A parameter of a new file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Param<'a> {
     /// `key`
     Flag(&'a str),
     /// `key=value`
     Value(&'a str, &'a str),
+    /// `key` is what a descriptor refers to.
+    Descriptor(&'a str, BorrowedFd<'a>),
 }
 
 /// The longest value that `fsconfig(2)` takes.
@@ -369,6 +373,7 @@ fn configure(context: &OwnedFd, param: Param<'_>) -> rustix::io::Result<()> {
     match param {
         Param::Flag(key) => rx::fsconfig_set_flag(context, key),
         Param::Value(key, value) => rx::fsconfig_set_string(context, key, value),
+        Param::Descriptor(key, fd) => rx::fsconfig_set_fd(context, key, fd),
     }
 }
 
@@ -412,6 +417,7 @@ impl std::fmt::Display for Param<'_> {
         match self {
             Self::Flag(key) => f.write_str(key),
             Self::Value(key, value) => write!(f, "{key}={value}"),
+            Self::Descriptor(key, fd) => write!(f, "{key}=<{}>", fd.as_raw_fd()),
         }
     }
 }

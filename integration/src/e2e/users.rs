@@ -23,6 +23,7 @@ tests!["users";
     members_of_a_pod_join_its_user_namespace,
     mappings_must_match_a_joined_user_namespace,
     a_user_that_is_not_mapped_is_refused,
+    the_layers_of_a_root_file_system_can_be_mapped,
     a_mount_can_be_mapped_like_the_container,
     a_mount_can_be_mapped_without_a_user_namespace,
     clocks_of_a_time_namespace_are_set_off,
@@ -194,6 +195,7 @@ fn devices_and_masks_work_in_a_user_namespace(lab: &Lab) -> Outcome {
 }
 
 fn a_source_that_only_root_can_reach_is_mounted(lab: &Lab) -> Outcome {
+    needs_runc_1_2(lab)?;
     let folder = source(lab, "secret/deep")?;
     let secret = lab.containerd().folder().join("users/secret");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o700))?;
@@ -223,6 +225,7 @@ fn a_source_that_only_root_can_reach_is_mounted(lab: &Lab) -> Outcome {
 
 /// What the host has mounted without setuid programs and devices must not come with them.
 fn locked_flags_of_a_source_stay(lab: &Lab) -> Outcome {
+    needs_runc_1_2(lab)?;
     let folder = lab.containerd().folder().join("users").join("locked");
     fs::create_dir_all(&folder)?;
     let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
@@ -315,6 +318,33 @@ fn a_user_that_is_not_mapped_is_refused(lab: &Lab) -> Outcome {
     let status = builder.expect_create_to_fail()?;
     for wanted in ["unmapped u", "in user namespace"] {
         assert!(status.message().contains(wanted), "{status:?}");
+    }
+    Ok(())
+}
+
+/// What a snapshotter asks for that does not copy an image for every mapping.
+fn the_layers_of_a_root_file_system_can_be_mapped(lab: &Lab) -> Outcome {
+    if lab.is_reference() && !lab.generation.at_least(1, 7) {
+        return Err(Failure::Exempt(
+            "this containerd cannot map layers".to_owned(),
+        ));
+    }
+    let script = "stat -c '%u %g' /bin/busybox /; touch /bin/new; stat -c %u /bin/new";
+    let mut container = mapped(lab.script(script)).record()?;
+    for mount in container.rootfs_mut() {
+        for kind in ["uidmap", "gidmap"] {
+            mount.options.push(format!("{kind}=0:{FIRST}:65536"));
+        }
+    }
+    own_layer(&mut container)?;
+    container.create()?;
+    container.start()?;
+    let rootfs = lab.containerd().bundle(container.id()).join("rootfs");
+    let busybox = fs::metadata(rootfs.join("bin/busybox"));
+    let output = container.finish()?.success()?;
+    assert_eq!(output, "0 0\n0 0\n0\n");
+    if let Ok(metadata) = busybox {
+        assert_eq!(metadata.uid(), FIRST);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@
 //!    |   ◄───────────────────── Unmapped    |  only with a new user namespace
 //!    | Mapped  ─────────────────────────►   |
 //!    |   ◄───────────────── Born, pidfd     |  only if a new process takes init's place
+//!    | Adopted  ────────────────────────►   |  to the new process: it goes on from here
 //!    |   ◄─────────────────────── Placed    |  only if mounts need sources from the shim
 //!    | Sources, descriptors  ───────────►   |  as many packets as it takes
 //!    |   ◄────────────────── NetDevices     |  only with devices for the network namespace
@@ -58,6 +59,8 @@ pub enum Kind {
     Mapped = 8,
     /// To init: opened sources of mounts, in the plan's order.
     Sources = 9,
+    /// To the process in init's place: it is known.
+    Adopted = 10,
     /// From init: it is in a new user namespace, which has no mappings yet.
     Unmapped = 32,
     /// From init: the pidfd of the process that takes its place, a child of the shim's as well.
@@ -89,6 +92,7 @@ impl Kind {
             Kind::Run,
             Kind::Mapped,
             Kind::Sources,
+            Kind::Adopted,
             Kind::Unmapped,
             Kind::Born,
             Kind::Placed,

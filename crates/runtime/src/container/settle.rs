@@ -61,6 +61,7 @@ impl Settling {
             let first = std::mem::replace(child, born);
             reaper::wait_for(first.pid, &first.pidfd)
                 .attempt(|| "wait for the first process of init")?;
+            channel.signal(Kind::Adopted, &[])?;
         }
         if let Some(rootfs) = self.rootfs {
             answer(channel, Kind::Placed, child, "create")?;

@@ -141,7 +141,8 @@ impl Init {
             return Ok(sys::namespace::unshare(flags)?);
         }
         match sys::fork::sibling(flags)? {
-            Side::Copy => Ok(()),
+            // Not a word before the shim has heard of us: both of us could be heard.
+            Side::Copy => self.hear(Kind::Adopted, 0).map(drop),
             Side::Original(child) => {
                 // The shim takes over from here. If it is gone the copy will notice, too.
                 let told = self.channel.signal(Kind::Born, &[child.pidfd.as_fd()]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `kill` and `delete`.
+//! `kill`, `delete`, `pause`, `resume`.
 
 use runtime::{Deletion, Recipient};
 
@@ -40,5 +40,17 @@ pub(crate) fn delete(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
         }
         Err(error) => return Err(error.into()),
     }
+    Ok(0)
+}
+
+/// `pause`.
+pub(crate) fn pause(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
+    common.stored(parsed.id())?.pause()?;
+    Ok(0)
+}
+
+/// `resume`.
+pub(crate) fn resume(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
+    common.stored(parsed.id())?.resume()?;
     Ok(0)
 }

@@ -26,10 +26,15 @@ fn execute(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
         return Err(Error::Unsupported("--cgroup".to_owned()));
     }
     let stored = common.stored(parsed.id())?;
-    if stored.status() == Status::Stopped {
-        return Err(Error::Usage(
-            "cannot exec in a stopped container".to_owned(),
-        ));
+    let refused = match stored.status() {
+        Status::Stopped => Some("cannot exec in a stopped container"),
+        Status::Paused if !parsed.is_set("ignore-paused") => {
+            Some("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => None,
+    };
+    if let Some(text) = refused {
+        return Err(Error::Usage(text.to_owned()));
     }
     let process = process(parsed, &stored)?;
     let wait = match parsed.is_set("detach") {

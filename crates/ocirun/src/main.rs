@@ -12,7 +12,8 @@
 //! | [`create`]     | create, run, start                                            |
 //! | [`exec`]       | exec                                                          |
 //! | [`inspect`]    | state, list, ps, features, version                            |
-//! | [`end`]        | kill, delete                                                  |
+//! | [`end`]        | kill, delete, pause, resume                                   |
+//! | [`events`]     | events                                                        |
 //! | [`template`]   | spec                                                          |
 //! | [`foreground`] | a process whose end is waited for, and its signals            |
 //! | [`terminal`]   | the caller's terminal, the container's, the console socket    |
@@ -26,6 +27,7 @@ mod common;
 mod create;
 mod end;
 mod error;
+mod events;
 mod exec;
 mod foreground;
 mod inherited;
@@ -99,6 +101,9 @@ fn run(parsed: &Parsed) -> Result<Code, Error> {
         "features" => inspect::features(),
         "kill" => end::kill(&common, parsed),
         "delete" => end::delete(&common, parsed),
+        "pause" => end::pause(&common, parsed),
+        "resume" => end::resume(&common, parsed),
+        "events" => events::events(&common, parsed),
         "spec" => template::spec(parsed),
         other => Err(Error::Unsupported(other.to_owned())),
     }

@@ -70,6 +70,16 @@ const SUBREAPER: Flag = flag(
     "do not adopt the container's orphans",
 );
 
+const EVENTS: &[Flag] = &[
+    flag("stats", "", Nothing, "print statistics once"),
+    flag(
+        "interval",
+        "",
+        Value,
+        "how often to print statistics (default: 5s)",
+    ),
+];
+
 const fn verb(
     name: &'static str,
     arguments: Arguments,
@@ -208,7 +218,13 @@ pub(crate) const VERBS: &[Verb] = &[
     verb("pause", ONE, ID, &[], "suspend a container"),
     verb("resume", ONE, ID, &[], "resume a paused container"),
     verb("update", ONE, ID, &[], "change the limits of a container"),
-    verb("events", ONE, ID, &[], "print what happens to a container"),
+    verb(
+        "events",
+        ONE,
+        ID,
+        EVENTS,
+        "print what happens to a container",
+    ),
     verb(
         "spec",
         Arguments::Exactly(0),

@@ -32,6 +32,8 @@ pub enum Status {
     Created,
     /// Its program runs.
     Running,
+    /// All its processes are stopped, and can go on.
+    Paused,
     /// Its init has ended.
     Stopped,
 }
@@ -41,6 +43,7 @@ impl std::fmt::Display for Status {
         f.write_str(match self {
             Status::Created => "created",
             Status::Running => "running",
+            Status::Paused => "paused",
             Status::Stopped => "stopped",
         })
     }
@@ -150,6 +153,11 @@ impl Stored {
         let (pid, started) = (self.state.init_process_pid, self.state.init_process_start);
         if pid == 0 || !state::is_alive(pid, started) {
             Status::Stopped
+        } else if self
+            .cgroup()
+            .is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+        {
+            Status::Paused
         } else if Fifo::in_directory(self.directory.path()).exists() {
             Status::Created
         } else {
@@ -265,6 +273,7 @@ impl Stored {
                 return self.run_poststart(&init);
             }
             Status::Running => "cannot start an already running container",
+            Status::Paused => "cannot start a container in the paused state",
             Status::Stopped => "cannot start a container that has stopped",
         };
         Err(Error::NotPossible(refused.to_owned()))
@@ -300,7 +309,37 @@ impl Stored {
             };
         }
         let init = self.init()?;
-        send(&init.pidfd, signal).map(drop)
+        send(&init.pidfd, signal)?;
+        if signal == SIGKILL {
+            // On v1 who is frozen dies when thawed. It is not frozen mostly, or gone by now.
+            if let Err(e) = self.cgroup()?.thaw() {
+                log::debug!("thaw a killed container: {e}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops all processes; returns when they have stopped.
+    ///
+    /// # Errors
+    /// The container does not run, or its processes do not stop.
+    pub fn pause(&self) -> Result<()> {
+        match self.status() {
+            Status::Created | Status::Running => self.container()?.pause(),
+            Status::Paused => Err(Error::NotPossible("container already paused".to_owned())),
+            Status::Stopped => Err(Error::NotPossible("container not running".to_owned())),
+        }
+    }
+
+    /// Lets all processes go on.
+    ///
+    /// # Errors
+    /// The container is not paused, or its processes cannot be let go on.
+    pub fn resume(&self) -> Result<()> {
+        match self.status() {
+            Status::Paused => self.container()?.resume(),
+            _ => Err(Error::NotPossible("container not paused".to_owned())),
+        }
     }
 
     /// Signals every process in the cgroup; says whether there was any.
@@ -346,11 +385,12 @@ impl Stored {
     /// # Errors
     /// It runs and is not to be killed, or something of it cannot be removed.
     pub fn delete(&self, how: Deletion) -> Result<()> {
-        if let (Status::Running, Deletion::Orderly) = (self.status(), how) {
+        let status = self.status();
+        let runs = matches!(status, Status::Running | Status::Paused);
+        if runs && how == Deletion::Orderly {
             return Err(Error::NotPossible(format!(
-                "cannot delete container {} that is not stopped: {}",
-                self.state.id,
-                Status::Running
+                "cannot delete container {} that is not stopped: {status}",
+                self.state.id
             )));
         }
         cleanup::end_processes(&self.state)?;

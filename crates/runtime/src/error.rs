@@ -163,8 +163,78 @@ pub struct Failure {
     pub errno: Option<i32>,
 }
 
+impl Failure {
+    /// What the error number most probably means at this step, where it says less than it could.
+    pub fn hint(&self) -> Option<&'static str> {
+        use sys::Errno;
+        let errno = Errno::from_raw_os_error(self.errno?);
+        Some(match (self.step.as_str(), errno) {
+            // It was there when it was looked for.
+            ("execute program", Errno::NOENT) => {
+                "the script's interpreter or the program's loader is missing in the container"
+            }
+            ("execute program", Errno::NOEXEC) => {
+                "no program for this machine, or a script without #!"
+            }
+            ("set resource limits", Errno::PERM) => {
+                "to raise a hard limit the shim needs CAP_SYS_RESOURCE"
+            }
+            ("set sysctls", Errno::NOENT) => "this kernel has no such parameter in a namespace",
+            ("set AppArmor profile", Errno::NOENT) => "the profile is not loaded",
+            ("prepare root file system" | "make paths read-only" | "mask paths", Errno::NOSPC) => {
+                "more mounts than the sysctl fs.mount-max allows?"
+            }
+            _ => return None,
+        })
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        match self.hint() {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_follows_the_sentence_that_clients_look_for() {
+        let failure = |step: &str, errno: Option<i32>| Failure {
+            step: step.into(),
+            message: "exec /x: no such file or directory".into(),
+            errno,
+        };
+        assert_eq!(
+            Error::Init(failure("execute program", Some(2))).to_string(),
+            "unable to start container process: exec /x: no such file or directory (the script's \
+             interpreter or the program's loader is missing in the container)"
+        );
+        for (step, errno) in [("find program", Some(2)), ("execute program", None)] {
+            let failure = failure(step, errno);
+            assert_eq!(failure.to_string(), failure.message);
+        }
+    }
+
+    /// The steps that have hints are steps that there are.
+    #[test]
+    fn hints_are_for_steps_that_exist() {
+        let steps = include_str!("init/mod.rs");
+        for step in [
+            "execute program",
+            "set resource limits",
+            "set sysctls",
+            "set AppArmor profile",
+            "prepare root file system",
+            "make paths read-only",
+            "mask paths",
+        ] {
+            assert!(steps.contains(&format!("\"{step}\"")), "{step}");
+        }
     }
 }

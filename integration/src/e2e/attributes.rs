@@ -8,7 +8,7 @@ use std::process::Command;
 use containerd_client::tonic::Code;
 use serde_json::{Value, json};
 
-use super::{assert_refused, assert_status};
+use super::{assert_refused, assert_status, users};
 use crate::failure::{Failure, Outcome, failed};
 use crate::lab::Lab;
 use crate::tests;
@@ -28,13 +28,14 @@ tests!["attributes";
     ambient_capabilities_survive_the_change_of_user,
     a_session_keyring_is_the_containers_own,
     a_network_device_moves_into_the_container,
+    a_network_device_moves_into_a_user_namespace_too,
     a_network_device_needs_a_namespace,
     confinement_that_the_kernel_lacks_is_refused_by_name,
     an_apparmor_profile_confines,
     an_selinux_label_confines,
 ];
 
-/// Not for this shim, containerd or runc.
+/// Not for this kernel, containerd or runc.
 fn exempt(reason: &str) -> Outcome {
     Err(Failure::Exempt(reason.to_owned()))
 }
@@ -140,7 +141,7 @@ fn memory_is_bound_to_a_node(lab: &Lab) -> Outcome {
         return exempt("runc before 1.4 ignores it");
     }
     if !Path::new("/proc/self/numa_maps").exists() {
-        return lacking("this kernel has no NUMA");
+        return exempt("this kernel has no NUMA");
     }
     let policy = json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
     let builder = lab.script("exec cat /proc/self/numa_maps");
@@ -169,7 +170,7 @@ fn an_exec_runs_on_its_processors(lab: &Lab) -> Outcome {
         return exempt("runc 1.1 ignores it");
     }
     if std::thread::available_parallelism()?.get() < 2 {
-        return lacking("there is one processor only");
+        return exempt("there is one processor only");
     }
     let affinity = json!({"execCPUAffinity": {"initial": "0-1", "final": "1"}});
     let container = lab.container(["sleep", "1000"]).edit(set(affinity));
@@ -302,7 +303,7 @@ fn ambient_capabilities_survive_the_change_of_user(lab: &Lab) -> Outcome {
 /// `/proc/keys` shows the keys that a process possesses.
 fn a_session_keyring_is_the_containers_own(lab: &Lab) -> Outcome {
     if !Path::new("/proc/keys").exists() {
-        return lacking("this kernel has no keys");
+        return exempt("this kernel has no keys");
     }
     let builder = lab.script("exec cat /proc/keys");
     let id = builder.id().to_owned();
@@ -355,6 +356,25 @@ fn a_network_device_moves_into_the_container(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// There the network namespace is made late, and belongs to the container's root.
+fn a_network_device_moves_into_a_user_namespace_too(lab: &Lab) -> Outcome {
+    if lab.is_reference() {
+        return exempt("runc before 1.4 ignores it");
+    }
+    let builder = users::mapped(lab.script("exec ip addr show eth7"));
+    let device = format!("u{}{}", std::process::id() % 10_000, builder.id());
+    ip(&format!("link add {device} type veth peer name {device}p"))?;
+    ip(&format!("addr add 10.77.4.2/24 dev {device}"))?;
+    let wanted = json!({ device.as_str(): {"name": "eth7"} });
+    let builder = builder.edit(|spec| spec["linux"]["netDevices"] = wanted);
+    let outcome = users::start(builder).and_then(|container| container.finish());
+    // It is gone with the namespace; if not, it is still here.
+    let _ = ip(&format!("link del {device}p"));
+    let output = outcome?.success()?;
+    assert!(output.contains("inet 10.77.4.2/24"), "{output}");
+    Ok(())
+}
+
 fn a_network_device_needs_a_namespace(lab: &Lab) -> Outcome {
     if lab.is_reference() {
         return exempt("runc before 1.4 ignores it");
@@ -395,7 +415,7 @@ fn confinement_that_the_kernel_lacks_is_refused_by_name(lab: &Lab) -> Outcome {
         fields.push(("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"));
     }
     if fields.is_empty() {
-        return lacking("this kernel has everything");
+        return exempt("this kernel has everything");
     }
     for (pointer, value, text) in fields {
         let (parent, name) = pointer.rsplit_once('/').unwrap_or_default();
@@ -412,7 +432,7 @@ fn confinement_that_the_kernel_lacks_is_refused_by_name(lab: &Lab) -> Outcome {
 
 fn an_apparmor_profile_confines(lab: &Lab) -> Outcome {
     if !apparmor() {
-        return lacking("this kernel has no AppArmor");
+        return exempt("this kernel has no AppArmor");
     }
     let profile = format!("e2e-{}", std::process::id());
     let text = format!("profile {profile} {{ file, capability, deny /etc/passwd r, }}");
@@ -426,7 +446,7 @@ fn an_apparmor_profile_confines(lab: &Lab) -> Outcome {
     };
     match load("-r") {
         Ok(output) if output.status.success() => {}
-        _ => return lacking("a profile cannot be loaded"),
+        _ => return exempt("a profile cannot be loaded"),
     }
     let script = "cat /proc/self/attr/current; cat /etc/passwd && exit 9; exec sleep 1000";
     let set = |spec: &mut Value| spec["process"]["apparmorProfile"] = profile.clone().into();
@@ -452,7 +472,7 @@ fn an_apparmor_profile_confines(lab: &Lab) -> Outcome {
 
 fn an_selinux_label_confines(lab: &Lab) -> Outcome {
     if !selinux() {
-        return lacking("this kernel has no SELinux");
+        return exempt("this kernel has no SELinux");
     }
     let label = "system_u:system_r:container_t:s0:c1,c2";
     let files = "system_u:object_r:container_file_t:s0:c1,c2";

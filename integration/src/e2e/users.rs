@@ -44,7 +44,7 @@ fn add_namespace(spec: &mut Value, namespace: Value) {
 }
 
 /// The container gets a user namespace.
-fn mapped(builder: Builder<'_>) -> Builder<'_> {
+pub(super) fn mapped(builder: Builder<'_>) -> Builder<'_> {
     builder.edit(|spec| {
         add_namespace(spec, json!({"type": "user"}));
         spec["linux"]["uidMappings"] = mappings();
@@ -70,7 +70,8 @@ fn own_layer(container: &mut Container<'_>) -> Outcome {
     Ok(())
 }
 
-fn start(builder: Builder<'_>) -> Outcome<Container<'_>> {
+/// The same, started.
+pub(super) fn start(builder: Builder<'_>) -> Outcome<Container<'_>> {
     let container = create(builder)?;
     container.start()?;
     Ok(container)

@@ -24,6 +24,7 @@
 //! | [`packet`]  | packets with descriptors over a Unix socket                       |
 //! | [`persona`] | execution domain, NUMA memory policy                             |
 //! | [`sched`]   | scheduling policy, processors, I/O priority                       |
+//! | [`seccomp`] | a filter on this process's system calls                        |
 //! | [`signals`] | dispositions and masks before `execve(2)`                         |
 //! | [`spawn`]   | `clone3(2)` + `execveat(2)` without copying memory                |
 //! | [`userns`]  | a process that lives in a user namespace, to give it its maps     |
@@ -47,6 +48,7 @@ pub mod netdev;
 pub mod packet;
 pub mod persona;
 pub mod sched;
+pub mod seccomp;
 pub mod signals;
 pub mod spawn;
 pub mod userns;

@@ -21,7 +21,7 @@ pub fn document() -> Value {
             "cgroup": {
                 "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
             },
-            "seccomp": { "enabled": false },
+            "seccomp": seccomp(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
@@ -29,6 +29,29 @@ pub fn document() -> Value {
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
         },
+    })
+}
+
+/// Only a kernel that is too old lacks a flag.
+fn seccomp() -> Value {
+    use ::seccomp::{ACTIONS, FLAGS, OPERATORS, arch, program};
+    let enabled = ::seccomp::Machine::native().is_some() && sys::seccomp::knows_flags(0);
+    if !enabled {
+        return json!({ "enabled": false });
+    }
+    let killable = program::WAIT_KILLABLE_RECV | program::NEW_LISTENER;
+    let knows_killable = sys::seccomp::knows_flags(killable);
+    let supported: Vec<_> = FLAGS
+        .iter()
+        .filter(|flag| knows_killable || !flag.ends_with("WAIT_KILLABLE_RECV"))
+        .collect();
+    json!({
+        "enabled": true,
+        "actions": ACTIONS,
+        "operators": OPERATORS,
+        "archs": arch::NAMES,
+        "knownFlags": FLAGS,
+        "supportedFlags": supported,
     })
 }
 

@@ -3,6 +3,8 @@
 //!
 //! | module           | side   | what                                                       |
 //! |------------------|--------|------------------------------------------------------------|
+//! | [`seccomp_filter`] | shim | profiles to filters; those of late                       |
+//! | [`seccomp_agent`] | shim | who decides on system calls                               |
 //! | [`spec`]         | shim   | config.json, parsed and checked once                       |
 //! | [`namespaces`]   | shim   | which namespaces are new, which are joined                 |
 //! | [`own_namespaces`] | shim | mappings of user namespaces, offsets of time namespaces   |
@@ -52,6 +54,8 @@ pub mod resolve;
 mod resources;
 pub mod rootfs;
 pub mod rootfs_mounts;
+pub mod seccomp_agent;
+pub mod seccomp_filter;
 pub mod spec;
 pub mod state;
 pub mod sync;

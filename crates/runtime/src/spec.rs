@@ -113,7 +113,6 @@ pub fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
             return Err(Error::spec(field, reason));
         }
     }
-    check_linux(spec)?;
     own_namespaces::check(spec, namespaces)?;
     check_sysctls(spec, namespaces)
 }
@@ -173,16 +172,6 @@ pub fn check_process(field: &str, process: &Process) -> Result<()> {
                 "4294967295 is no valid id",
             ));
         }
-    }
-    Ok(())
-}
-
-fn check_linux(spec: &Spec) -> Result<()> {
-    let Some(linux) = spec.linux() else {
-        return Ok(());
-    };
-    if linux.seccomp().is_some() {
-        return Err(Error::unsupported("linux.seccomp"));
     }
     Ok(())
 }
@@ -298,8 +287,9 @@ mod tests {
                 "process.env[0]: invalid environment variable: name cannot be empty",
             ),
             (
-                serde_json::json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}),
-                "linux.seccomp: is not supported",
+                serde_json::json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
+                    "flags": ["SECCOMP_FILTER_FLAG_X"]}}}),
+                "unknown variant `SECCOMP_FILTER_FLAG_X`",
             ),
             (
                 serde_json::json!({"linux": {"sysctl": {"kernel.msgmax": "1"}}}),

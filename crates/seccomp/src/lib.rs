@@ -122,8 +122,10 @@ fn flags(profile: &LinuxSeccomp) -> u32 {
         }),
     };
     if notifies(profile) {
-        bits |= program::NEW_LISTENER;
+        return bits | program::NEW_LISTENER;
     }
+    // The kernel refuses it where nobody listens.
+    bits &= !program::WAIT_KILLABLE_RECV;
     bits
 }
 

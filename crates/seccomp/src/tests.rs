@@ -290,11 +290,16 @@ fn flags_are_the_kernels_and_speculation_is_allowed_by_default() {
             json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]),
             6,
         ),
-        (json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]), 32),
+        // Means nothing where nobody listens, and the kernel refuses it there.
+        (json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]), 0),
     ] {
         let document = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": flags});
         assert_eq!(compiled(document).flags, bits, "{flags}");
     }
+    let listens = compiled(json!({"defaultAction": "SCMP_ACT_ALLOW",
+        "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}));
+    assert_eq!(listens.flags, 32 | 8);
     let unknown = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"]});
     assert!(serde_json::from_value::<LinuxSeccomp>(unknown).is_err());
 }

@@ -15,7 +15,8 @@ use super::control::{explain_kill, refuse_killed};
 use super::made::Made;
 use super::settle::Settling;
 use super::spawn::{
-    Descriptors, PidNamespace, answer, check_terminal, receive_console, set_oom_score, spawn,
+    Descriptors, PidNamespace, answer, check_terminal, hand_over_listener, receive_console,
+    set_oom_score, spawn,
 };
 use super::{Bundle, Container, CreateRequest, Keyring, Runtime, Stdio};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ use crate::own_namespaces;
 use crate::process;
 use crate::resources;
 use crate::rootfs;
+use crate::seccomp_agent::Subject;
+use crate::seccomp_filter::Seccomp;
 use crate::state::{self, Directory, State};
 use crate::sync::{Channel, Kind};
 
@@ -97,6 +100,7 @@ impl Container {
         let rdt = rdt
             .map(|rdt| intel_rdt::Plan::new(rdt, request.id))
             .transpose()?;
+        let seccomp = Seccomp::of(spec, &runtime.filters)?;
 
         request.directory.create()?;
         let hooks = Lifecycle::new(hooks.clone(), spec, request.id, bundle);
@@ -184,6 +188,7 @@ impl Container {
             request.id,
             keyring,
             &plan,
+            seccomp.as_ref(),
             role,
             &request.stdio,
         )?;
@@ -218,6 +223,14 @@ impl Container {
             channel.signal(Kind::HooksDone, &[])?;
         }
         let console = receive_console(&channel, &plan, child)?;
+        let subject = Subject {
+            id: request.id,
+            status: "creating",
+            init: child.pid,
+            bundle,
+            annotations: &spec.annotations().clone().unwrap_or_default(),
+        };
+        hand_over_listener(seccomp.as_ref(), &channel, child, &subject, "create")?;
         answer(&channel, Kind::Ready, child, "create")
             .map_err(|error| explain_kill(cgroup, oom_kills_before, error))?;
         if !hooked {
@@ -248,6 +261,7 @@ impl Container {
             oom_kills_before,
             directory,
             keyring,
+            seccomp,
             gate: request.gate,
             channel,
             intel_rdt,
@@ -263,6 +277,7 @@ pub(super) struct Parts {
     pub(super) oom_kills_before: u64,
     pub(super) directory: Directory,
     pub(super) keyring: Keyring,
+    pub(super) seccomp: Option<Seccomp>,
     pub(super) gate: Gate,
     pub(super) channel: Option<Channel>,
     pub(super) intel_rdt: Option<intel_rdt::Group>,
@@ -294,6 +309,9 @@ impl Container {
             directory: parts.directory,
             keyring: parts.keyring,
             process: plan_of(&bundle.spec, process, terminal)?,
+            seccomp: parts.seccomp,
+            bundle: bundle.path.clone(),
+            annotations: bundle.spec.annotations().clone().unwrap_or_default(),
             gate: parts.gate,
             intel_rdt: parts.intel_rdt,
             hooks: Lifecycle::new(bundle.hooks.clone(), &bundle.spec, &id, &bundle.path),

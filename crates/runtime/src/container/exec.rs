@@ -7,11 +7,14 @@ use oci_spec::runtime::Process;
 use sys::spawn::Child;
 
 use super::made::Made;
-use super::spawn::{Descriptors, PidNamespace, answer, receive_console, set_oom_score, spawn};
+use super::spawn::{
+    Descriptors, PidNamespace, answer, hand_over_listener, receive_console, set_oom_score, spawn,
+};
 use super::{Container, ExecProcess, Inherited, Runtime, Stdio};
 use crate::error::{Error, Result};
 use crate::init::{Descriptor, Role};
 use crate::process;
+use crate::seccomp_agent::Subject;
 use crate::spec;
 use crate::sync::Kind;
 
@@ -85,11 +88,20 @@ impl Container {
             &self.id,
             self.keyring,
             &plan,
+            self.seccomp.as_ref(),
             Role::Exec(foreign),
             &stdio,
         )?;
         drop((stdio, inherited.fds));
         let console = receive_console(&channel, &plan, child)?;
+        let subject = Subject {
+            id: &self.id,
+            status: "running",
+            init: self.pid,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        };
+        hand_over_listener(self.seccomp.as_ref(), &channel, child, &subject, "exec")?;
         answer(&channel, Kind::Executing, child, "exec")?;
         if let Some(message) = channel.expect(&[])? {
             return Err(Error::Protocol(format!("{:?} after the end", message.kind)));

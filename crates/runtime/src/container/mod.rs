@@ -12,6 +12,7 @@ mod settle;
 mod spawn;
 mod stored;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -30,6 +31,7 @@ use crate::intel_rdt;
 use crate::namespaces::{Kind as Namespace, Namespaces, Source};
 use crate::process;
 use crate::rootfs;
+use crate::seccomp_filter::{Cache, Seccomp};
 use crate::spec;
 use crate::state::Directory;
 use crate::sync::{Channel, Kind};
@@ -48,6 +50,8 @@ pub struct Runtime {
     pub pid_namespace: OwnedFd,
     /// Whether init processes log each step.
     pub debug: bool,
+    /// Compiled seccomp profiles.
+    pub filters: Cache,
 }
 
 impl Runtime {
@@ -74,6 +78,7 @@ impl Runtime {
             cgroups,
             pid_namespace,
             debug,
+            filters: Cache::default(),
         })
     }
 }
@@ -197,6 +202,10 @@ pub struct Container {
     directory: Directory,
     keyring: Keyring,
     process: process::Plan,
+    seccomp: Option<Seccomp>,
+    /// For the agent that decides on its system calls.
+    bundle: PathBuf,
+    annotations: HashMap<String, String>,
     gate: Gate,
     intel_rdt: Option<intel_rdt::Group>,
     hooks: Lifecycle,

@@ -15,7 +15,9 @@ use crate::error::{Attempt, Error, Result};
 use crate::init::{self, Descriptor, Role};
 use crate::namespaces::Kind as Namespace;
 use crate::process::{self, Terminal};
-use crate::sync::{Channel, Kind};
+use crate::seccomp_agent::Subject;
+use crate::seccomp_filter::Seccomp;
+use crate::sync::{Channel, Kind, Message};
 
 /// Whom a request wants on a terminal must be whom the specification does.
 pub(super) fn check_terminal(requested: bool, process: &Process) -> Result<()> {
@@ -139,6 +141,7 @@ impl<'a> Descriptors<'a> {
         id: &str,
         keyring: Keyring,
         process: &process::Plan,
+        seccomp: Option<&Seccomp>,
         role: Role,
         stdio: &Stdio,
     ) -> Result<()> {
@@ -158,6 +161,7 @@ impl<'a> Descriptors<'a> {
             descriptors: self.roles,
             keyring: keyring == Keyring::New,
             process: process.clone(),
+            seccomp: seccomp.map(|seccomp| (*seccomp.filter).clone()),
             role,
         };
         channel.send(Kind::Plan, &plan, &fds)
@@ -183,15 +187,34 @@ pub(super) fn receive_console(
     Ok(Some(master))
 }
 
-/// Waits for one message from init; if init ends instead, says how.
+/// Brings the listener of the process's filter to the agent, if it has one.
+pub(super) fn hand_over_listener(
+    seccomp: Option<&Seccomp>,
+    channel: &Channel,
+    child: &Child,
+    subject: &Subject<'_>,
+    phase: &'static str,
+) -> Result<()> {
+    let Some(agent) = seccomp.and_then(|seccomp| seccomp.agent.as_ref()) else {
+        return Ok(());
+    };
+    let number = message(channel, Kind::Seccomp, child, phase)?.body()?;
+    agent.serve(channel, number, child, subject)
+}
+
+/// Waits for one message from init and returns its descriptors; if init ends instead, says how.
 pub(super) fn answer(
     channel: &Channel,
     kind: Kind,
     child: &Child,
     phase: &'static str,
 ) -> Result<Vec<OwnedFd>> {
+    message(channel, kind, child, phase).map(|message| message.fds)
+}
+
+fn message(channel: &Channel, kind: Kind, child: &Child, phase: &'static str) -> Result<Message> {
     match channel.expect(&[kind])? {
-        Some(message) => Ok(message.fds),
+        Some(message) => Ok(message),
         None => {
             // The end of the stream before the last word is death.
             let status = rustix::process::waitid(

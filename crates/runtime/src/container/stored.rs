@@ -20,6 +20,7 @@ use crate::cleanup;
 use crate::error::{Attempt, Error, Result};
 use crate::gate::{Fifo, Gate};
 use crate::hooks::{Kind as Hook, Lifecycle};
+use crate::seccomp_filter::{Cache, Seccomp};
 use crate::state::{self, Directory, State};
 
 const SIGKILL: i32 = 9;
@@ -218,6 +219,7 @@ impl Stored {
                 true => Keyring::Inherited,
                 false => Keyring::New,
             },
+            seccomp: Seccomp::of(&bundle.spec, &Cache::default())?,
             gate: Gate::Fifo,
             channel: None,
             intel_rdt: self.state.intel_rdt.clone(),

@@ -45,9 +45,9 @@ impl Gate {
         if let Err(e) = channel.signal(Kind::Ready, &[]) {
             return Err((Listener::Channel(channel), failed(e.to_string())));
         }
-        let failure = match channel.receive(0) {
-            Ok(Some(message)) if message.kind == Kind::Run => return self.wait_for_reader(channel),
-            Ok(Some(message)) => failed(format!("received {:?} instead of Run", message.kind)),
+        let failure = match channel.receive_signal() {
+            Ok(Some(Kind::Run)) => return self.wait_for_reader(channel),
+            Ok(Some(kind)) => failed(format!("received {kind:?} instead of Run")),
             // The shim is gone, and with it everybody who could start or delete us.
             Ok(None) => sys::exec::exit_now(1),
             Err(e) => failed(e.to_string()),

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod filesystem;
+mod filter;
 mod gate;
 mod hooks;
 mod inside;
@@ -28,6 +29,7 @@ use crate::namespaces;
 use crate::process;
 use crate::procfs::Procfs;
 use crate::rootfs;
+use crate::seccomp_filter::Filter;
 use crate::sync::{Channel, Kind};
 
 /// The word that makes the shim's executable an init: its first argument.
@@ -69,6 +71,8 @@ pub struct Plan {
     pub keyring: bool,
     /// What the process is to be.
     pub process: process::Plan,
+    /// The filter on its system calls.
+    pub seccomp: Option<Filter>,
     /// What is to be done before.
     pub role: Role,
 }
@@ -214,6 +218,8 @@ const INIT: &[Step] = &[
     step("set memory policy", Init::set_memory_policy),
     step("set resource limits", Init::set_rlimits),
     step("set SELinux label", Init::set_selinux_label),
+    // Here it takes privileges, unless there is no_new_privs: then it is loaded last.
+    step("load seccomp filter", Init::load_filter_with_privileges),
     step("change to working directory", Init::change_directory),
     step("complete environment", Init::complete_environment),
     step("drop bounding set", Init::drop_bounding_set),
@@ -250,6 +256,8 @@ const EXEC: &[Step] = &[
     step("set SELinux label", Init::set_selinux_label),
     // runc does it as the user; but then there may be no private /proc to be had any more.
     step("set AppArmor profile", Init::set_apparmor_profile),
+    // Here it takes privileges, unless there is no_new_privs: then it is loaded last.
+    step("load seccomp filter", Init::load_filter_with_privileges),
     step("change to working directory", Init::change_directory),
     step("complete environment", Init::complete_environment),
     step("drop bounding set", Init::drop_bounding_set),
@@ -263,6 +271,9 @@ const EXEC: &[Step] = &[
     step("apply capabilities", Init::apply_capabilities),
     step("find program", Init::find_program),
 ];
+
+/// How errors of a container's first process begin, as runc's do.
+const IN_INIT: &str = "error during container init: ";
 
 /// Runs a container's process from plan to execve. Never returns.
 pub fn main() -> ! {
@@ -334,7 +345,7 @@ impl Init {
 
     fn prepare(&mut self) -> Result<(), Failure> {
         let (steps, prefix) = match self.plan.role {
-            Role::Init(_) => (INIT, "error during container init: "),
+            Role::Init(_) => (INIT, IN_INIT),
             Role::Exec(_) => (EXEC, ""),
         };
         for step in steps {
@@ -374,6 +385,7 @@ impl Init {
         };
         let is_init = matches!(self.plan.role, Role::Init(_));
         let inherited = self.take_all(Descriptor::Inherited);
+        let filter = self.take_last_filter();
         let gate = match gate::Gate::of(&mut self) {
             Ok(gate) => gate,
             Err(failure) => return (Listener::Channel(self.channel), failure),
@@ -381,6 +393,17 @@ impl Init {
         // Everything else that came with the plan is closed here, before the gate.
         drop((self.fds, self.rootfs, self.sources, self.procfs));
         sys::signals::exit_on_fatal_signals();
+        if let Some(filter) = filter {
+            if let Err(error) = filter::load(&filter, &self.channel) {
+                let prefix = if is_init { IN_INIT } else { "" };
+                let failure = Failure {
+                    step: "load seccomp filter".to_owned(),
+                    message: format!("{prefix}{}", error.message),
+                    errno: error.errno.map(Errno::raw_os_error),
+                };
+                return (Listener::Channel(self.channel), failure);
+            }
+        }
         let mut listener = Listener::Channel(self.channel);
         if is_init {
             listener = match gate.wait(listener) {

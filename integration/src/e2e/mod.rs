@@ -24,6 +24,7 @@ mod namespaces;
 mod pods;
 mod restart;
 mod run;
+mod seccomp;
 mod service;
 mod stdio;
 mod terminal;
@@ -44,6 +45,7 @@ pub fn tests() -> impl Iterator<Item = Test> {
         logging::TESTS,
         confine::TESTS,
         attributes::TESTS,
+        seccomp::TESTS,
         mounts::TESTS,
         namespaces::TESTS,
         users::TESTS,

@@ -205,7 +205,7 @@ fn end(slots: Vec<Arc<Slot>>) -> Vec<String> {
     left
 }
 
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // Nobody to tell if stderr is closed.
     let _ = writeln!(io::stderr(), "{text}");
 }

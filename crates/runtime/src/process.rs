@@ -198,6 +198,23 @@ pub fn set_rlimits(plan: &Plan) -> sys::Result<()> {
     Ok(())
 }
 
+/// Raises hard limits to those of the plan, as long as the process may: in a user namespace nobody
+/// may any more. What holds, and what is lower, is left to [`set_rlimits`].
+pub fn raise_rlimits(plan: &Plan) {
+    for limit in &plan.rlimits {
+        let Some(resource) = by_name(&limit.name) else {
+            continue;
+        };
+        let now = rustix::process::getrlimit(resource);
+        if now.maximum.is_none_or(|hard| hard >= limit.hard) {
+            continue;
+        }
+        let maximum = (limit.hard != u64::MAX).then_some(limit.hard);
+        // Whoever may not fails in `set_rlimits`, with a sentence.
+        let _ = rustix::process::setrlimit(resource, Rlimit { maximum, ..now });
+    }
+}
+
 /// Gives the standard streams to the user, so that it may open `/dev/stdout` anew.
 ///
 /// `/dev/null` is left alone: it is everybody's (runc, CVE-2022-24769 era fix).

@@ -10,6 +10,7 @@ use crate::container::{Builder, Container};
 use crate::failure::{Failure, Outcome, SOON, wait_until};
 use crate::host;
 use crate::lab::Lab;
+use crate::suite::say;
 use crate::tests;
 
 tests!["users";
@@ -20,6 +21,10 @@ tests!["users";
     devices_and_masks_work_in_a_user_namespace,
     a_source_that_only_root_can_reach_is_mounted,
     locked_flags_of_a_source_stay,
+    the_root_of_a_user_namespace_may_be_shared,
+    cgroups_are_mounted_in_a_user_namespace,
+    there_may_be_hundreds_of_sources,
+    nobody_in_a_user_namespace_sees_into_what_enters_it,
     members_of_a_pod_join_its_user_namespace,
     mappings_must_match_a_joined_user_namespace,
     a_user_that_is_not_mapped_is_refused,
@@ -256,6 +261,88 @@ fn locked_flags_of_a_source_stay(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+fn the_root_of_a_user_namespace_may_be_shared(lab: &Lab) -> Outcome {
+    needs_runc_1_2(lab)?;
+    for (word, wanted) in [("shared", "shared:"), ("rslave", "rw,"), ("private", "rw,")] {
+        let script = "grep ' / / ' /proc/self/mountinfo";
+        let builder = mapped(lab.script(script));
+        let builder = builder.edit(|spec| spec["linux"]["rootfsPropagation"] = word.into());
+        let output = start(builder)?.finish()?.success()?;
+        assert!(output.contains(wanted), "{word}: {output}");
+        assert_eq!(output.contains("shared:"), word == "shared", "{output}");
+    }
+    Ok(())
+}
+
+fn cgroups_are_mounted_in_a_user_namespace(lab: &Lab) -> Outcome {
+    let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                       "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]});
+    let script = "find /sys/fs/cgroup/ -name cgroup.procs | head -n 1 | grep -o cgroup.procs; \
+                  touch /sys/fs/cgroup/x || echo refused";
+    for own in [false, true] {
+        let builder = bind(mapped(lab.script(script)), mount.clone()).edit(|spec| {
+            if own {
+                add_namespace(spec, json!({"type": "cgroup"}));
+            }
+        });
+        let output = start(builder)?.finish()?.success()?;
+        // runc forgets that the folder of several hierarchies is to be read-only.
+        let wanted = match lab.is_reference() {
+            true => "cgroup.procs\n",
+            false => "cgroup.procs\nrefused\n",
+        };
+        assert!(output.starts_with(wanted), "{own}: {output}");
+    }
+    Ok(())
+}
+
+/// More than the descriptors that one packet can carry.
+fn there_may_be_hundreds_of_sources(lab: &Lab) -> Outcome {
+    let folder = source(lab, "many")?;
+    let mut builder = mapped(lab.script("cat /many/* | wc -l"));
+    for number in 0..300 {
+        let mount = json!({"destination": format!("/many/{number}"), "type": "bind",
+                           "source": format!("{folder}/file"), "options": ["bind"]});
+        builder = bind(builder, mount);
+    }
+    assert_eq!(start(builder)?.finish()?.success()?, "300\n");
+    Ok(())
+}
+
+/// Root of the container looks at every process that it sees, while processes come in that begin
+/// as the host's root with descriptors of the host (CVE-2016-9962).
+fn nobody_in_a_user_namespace_sees_into_what_enters_it(lab: &Lab) -> Outcome {
+    let script = "while :; do for p in /proc/[0-9]*; do \
+                  x=$(readlink $p/exe); case \"$x\" in */busybox|'') ;; *) echo \"$p: $x\";; esac; \
+                  for f in $p/fd/*; do x=$(readlink $f); \
+                  case \"$x\" in *cgroup*|*memfd*|*/ns/*) echo \"$f: $x\";; esac; done; \
+                  done; n=$((n+1)); echo $n >/tries; done 2>/dev/null";
+    let builder = mapped(lab.script(script)).edit(|spec| {
+        for set in ["bounding", "effective", "permitted"] {
+            if let Some(all) = spec["process"]["capabilities"][set].as_array_mut() {
+                all.extend(["CAP_SYS_PTRACE".into(), "CAP_SYS_ADMIN".into()]);
+            }
+        }
+    });
+    let container = start(builder)?;
+    let mut tries = 0;
+    for number in 0u32.. {
+        // Each of these is one that comes in. The file may be empty for a moment.
+        let said = container.shell(&format!("e{number}"), "cat /tries; true")?;
+        tries = said.trim().parse().unwrap_or(tries);
+        if number >= 10 && tries >= 100 {
+            say(&format!(
+                "attempts: {tries} passes while {number} processes came in"
+            ));
+            break;
+        }
+        assert!(number < 1000, "{tries} passes only");
+    }
+    let seen = container.kill_and_finish()?.stdout;
+    assert_eq!(seen, "", "seen by the container's root");
+    Ok(())
+}
+
 fn members_of_a_pod_join_its_user_namespace(lab: &Lab) -> Outcome {
     let builder = mapped(lab.container(["sleep", "1000"]));
     let id = builder.id().to_owned();
@@ -417,6 +504,7 @@ fn an_exec_is_in_the_time_namespace(lab: &Lab) -> Outcome {
     let container = start(set_off(lab.container(["sleep", "1000"])))?;
     let exec = container.exec("e", ["sh", "-c", "cut -d. -f 1 /proc/uptime; sleep 1000"]);
     let exec = exec.start()?;
+    exec.streams.stdout()?.wait_for("\n")?;
     let pid = exec.state()?.pid;
     assert_eq!(namespace(pid, "time")?, namespace(container.pid(), "time")?);
     assert_ne!(

@@ -38,6 +38,7 @@ impl Init {
             self.time_offsets = Some(file);
         }
         if let Some(root) = root {
+            process::raise_rlimits(&self.plan.process);
             // A working directory is taken along into a new mount namespace, and needs no search
             // permission on the way to it.
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

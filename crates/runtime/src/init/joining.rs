@@ -12,6 +12,7 @@ use super::{Descriptor, Init, Role, StepError, StepResult};
 use crate::lsm;
 use crate::namespaces;
 use crate::net_devices::Moved;
+use crate::process;
 use crate::sync::Kind;
 
 impl Init {
@@ -78,6 +79,7 @@ impl Init {
         }
         let user = foreign.contains(&namespaces::Kind::User);
         if user {
+            process::raise_rlimits(&self.plan.process);
             // All at once: the kernel checks each by the credentials from before and from after.
             all |= ThreadNameSpaceType::USER;
         }

@@ -217,6 +217,12 @@ fn leave_host_peers(plan: &Plan) -> Result<HostPeers, Error> {
             kind: ms::SLAVE,
             recursive: true,
         },
+        // In a user namespace's the kernel has made every mount a slave already. Which it stays for
+        // now: the mount that the root is on, perhaps out of reach, must not be shared.
+        Some(_) if plan.user_namespace => Propagation {
+            kind: ms::SLAVE,
+            recursive: true,
+        },
         // Nothing unbindable could be bound in the following; it becomes that at last.
         Some(p) if p.kind == ms::UNBINDABLE => Propagation {
             kind: ms::PRIVATE,

@@ -16,7 +16,8 @@ use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::{
     CloseIoRequest, Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
     DeleteProcessRequest, DeleteResponse, DeleteTaskRequest, ExecProcessRequest, GetRequest,
-    KillRequest, ListPidsRequest, ListTasksRequest, ResizePtyRequest, StartRequest, WaitRequest,
+    KillRequest, ListPidsRequest, ListTasksRequest, MetricsRequest, PauseTaskRequest,
+    ResizePtyRequest, ResumeTaskRequest, StartRequest, UpdateTaskRequest, WaitRequest,
     WaitResponse,
 };
 use containerd_client::tonic::transport::Channel;
@@ -316,6 +317,58 @@ impl Client {
         };
         let answer = self.call(self.tasks().list_pids(self.request(request)))?;
         Ok(answer.processes)
+    }
+
+    /// Task Pause.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn pause(&self, id: &str) -> Result<(), Status> {
+        let request = PauseTaskRequest {
+            container_id: id.to_owned(),
+        };
+        self.call(self.tasks().pause(self.request(request)))
+    }
+
+    /// Task Resume.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn resume(&self, id: &str) -> Result<(), Status> {
+        let request = ResumeTaskRequest {
+            container_id: id.to_owned(),
+        };
+        self.call(self.tasks().resume(self.request(request)))
+    }
+
+    /// Task Update with these `LinuxResources`.
+    ///
+    /// # Errors
+    /// The server's status.
+    pub fn update(&self, id: &str, resources: &serde_json::Value) -> Result<(), Status> {
+        let resources = document("LinuxResources", resources)
+            .map_err(|failure| Status::internal(failure.to_string()))?;
+        let request = UpdateTaskRequest {
+            container_id: id.to_owned(),
+            resources: Some(resources),
+            ..UpdateTaskRequest::default()
+        };
+        self.call(self.tasks().update(self.request(request)))
+    }
+
+    /// Task Metrics of one container: the message, as its shim has sent it.
+    ///
+    /// # Errors
+    /// The server's status; NotFound where it has none.
+    pub fn metrics(&self, id: &str) -> Result<Any, Status> {
+        let request = MetricsRequest {
+            filters: vec![format!("id=={id}")],
+        };
+        let answer = self.call(self.tasks().metrics(self.request(request)))?;
+        let metric = answer.metrics.into_iter().find(|metric| metric.id == id);
+        metric
+            .and_then(|metric| metric.data)
+            .ok_or_else(|| Status::not_found(format!("no metrics of {id}")))
     }
 
     /// Task ResizePty.

@@ -20,6 +20,7 @@ use crate::record::Place;
 
 mod devices;
 mod limits;
+mod stats;
 
 /// A top directory that only this test uses, in all hierarchies; gone when dropped.
 pub(crate) struct Top {

@@ -13,6 +13,7 @@
 //! | [`rootfs_mounts`]| shim   | the mounts that make a root file system                    |
 //! | [`state`]        | shim   | what is on disk                                            |
 //! | [`gate`]         | both   | where a container waits that another process starts        |
+//! | `cgroup_config`  | shim   | the limits in force, as they are on disk                   |
 //! | `interfaces`     | shim   | network traffic of a container                             |
 //! | [`cleanup`]      | shim   | after a `kill -9`: the `delete` action                     |
 //! | [`sync`]         | both   | the protocol between shim and init                         |
@@ -32,6 +33,7 @@
 
 pub mod attributes;
 pub mod capabilities;
+mod cgroup_config;
 pub mod cleanup;
 pub mod container;
 mod error;

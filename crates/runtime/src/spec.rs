@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 
 use crate::capabilities;
 use crate::error::{Error, Result};
@@ -40,6 +40,14 @@ pub fn parse_config(bundle: &Path, json: &[u8]) -> Result<Spec> {
 /// A value has the wrong type; the error names the JSON path.
 pub fn parse_process(json: &[u8]) -> Result<Process> {
     parse(json).map_err(|(field, reason)| Error::spec(format!("process.{field}"), reason))
+}
+
+/// Parses the resources of an update request.
+///
+/// # Errors
+/// A value has the wrong type; the error names the JSON path.
+pub fn parse_resources(json: &[u8]) -> Result<LinuxResources> {
+    parse(json).map_err(|(field, reason)| Error::spec(format!("resources.{field}"), reason))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> std::result::Result<T, (String, String)> {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::cgroup_config::{CgroupConfig, Hugetlb};
 use crate::error::{Error, Result};
 use crate::hooks::Hooks;
 use crate::intel_rdt::Group;
@@ -70,6 +71,9 @@ pub struct Config {
     /// Version of the specification that the configuration follows.
     #[serde(default)]
     pub version: String,
+    /// The limits in force.
+    #[serde(default)]
+    pub cgroups: CgroupConfig,
     /// Whether its processes use the session keyring of whoever made it.
     #[serde(default)]
     pub no_new_keyring: bool,

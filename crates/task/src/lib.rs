@@ -13,6 +13,7 @@
 //! | `create`, `start`, `delete` | the calls that block                               |
 //! | `freeze`      | Pause and Resume                                                 |
 //! | `notify_relay` | what containers say to their `NOTIFY_SOCKET`                     |
+//! | `update`      | the resources of a container change                              |
 //! | `lifecycle`   | the end of processes and the order in which it is told           |
 //! | `container`   | what is known of a container                                     |
 //! | `diagnostics` | the Diagnostics service: all of the above, shown                 |
@@ -41,6 +42,7 @@ pub mod status;
 mod timers;
 mod token;
 pub mod ttrpc;
+mod update;
 mod workers;
 
 /// What a server needs to know.

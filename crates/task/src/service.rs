@@ -85,7 +85,7 @@ impl Server {
             TaskRequest::Delete(request) => return self.delete(to, &request),
             TaskRequest::Pause(request) => return self.pause(to, &request.id),
             TaskRequest::Resume(request) => return self.resume(to, &request.id),
-            TaskRequest::Update(_) => Err(not_yet("update")),
+            TaskRequest::Update(request) => return self.update(to, request),
             TaskRequest::Checkpoint(_) => Err(not_yet("checkpoint")),
         };
         self.reply(to, answer);

@@ -18,6 +18,7 @@ mod events;
 mod exec;
 mod hooks;
 mod kill;
+mod limits;
 mod logging;
 mod mounts;
 mod namespaces;
@@ -46,6 +47,7 @@ pub fn tests() -> impl Iterator<Item = Test> {
         confine::TESTS,
         attributes::TESTS,
         seccomp::TESTS,
+        limits::TESTS,
         mounts::TESTS,
         namespaces::TESTS,
         users::TESTS,

@@ -18,6 +18,7 @@ use super::spawn::{
     Descriptors, PidNamespace, answer, check_terminal, hand_over_listener, receive_console,
     set_oom_score, spawn,
 };
+use super::update::Resources;
 use super::{Bundle, Container, CreateRequest, Keyring, Runtime, Stdio};
 use crate::error::{Error, Result};
 use crate::gate::{Fifo, Gate};
@@ -112,6 +113,7 @@ impl Container {
             hooks: Some(hooks.clone()),
         };
         let mut state = initial_state(spec, &request, &record);
+        state.config.cgroups = (&limits).into();
         made.save(&state)?;
         let fifo = match request.gate {
             Gate::Channel => None,
@@ -259,6 +261,7 @@ impl Container {
             child,
             cgroup,
             oom_kills_before,
+            resources: Resources { devices, limits },
             directory,
             keyring,
             seccomp,
@@ -275,6 +278,7 @@ pub(super) struct Parts {
     pub(super) child: Child,
     pub(super) cgroup: Cgroup,
     pub(super) oom_kills_before: u64,
+    pub(super) resources: Resources,
     pub(super) directory: Directory,
     pub(super) keyring: Keyring,
     pub(super) seccomp: Option<Seccomp>,
@@ -305,6 +309,7 @@ impl Container {
             cgroup: parts.cgroup,
             private_pid_namespace: bundle.has_private_pid_namespace(),
             oom_kills_before: parts.oom_kills_before,
+            resources: Mutex::new(parts.resources),
             host_network: *bundle.namespaces.get(Namespace::Network) == Source::Host,
             directory: parts.directory,
             keyring: parts.keyring,
@@ -419,6 +424,7 @@ fn initial_state(spec: &Spec, request: &CreateRequest<'_>, record: &cgroups::Rec
             rootfs,
             labels,
             version: spec.version().clone(),
+            cgroups: state::CgroupConfig::default(),
             no_new_keyring: request.keyring == Keyring::Inherited,
             hooks: request.bundle.hooks.clone(),
         },

@@ -11,6 +11,7 @@ mod made;
 mod settle;
 mod spawn;
 mod stored;
+mod update;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -197,6 +198,8 @@ pub struct Container {
     pub private_pid_namespace: bool,
     /// The kernel's count of processes killed for memory in its cgroup when nobody was in there.
     pub oom_kills_before: u64,
+    /// Held during an update.
+    resources: Mutex<update::Resources>,
     /// Whether it uses the host's network: its traffic is not its own.
     host_network: bool,
     directory: Directory,

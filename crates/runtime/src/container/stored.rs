@@ -15,12 +15,14 @@ use sys::Errno;
 use sys::spawn::Child;
 
 use super::create::Parts;
+use super::update::Resources;
 use super::{Bundle, Container, Keyring};
 use crate::cleanup;
 use crate::error::{Attempt, Error, Result};
 use crate::gate::{Fifo, Gate};
 use crate::hooks::{Kind as Hook, Lifecycle};
 use crate::seccomp_filter::{Cache, Seccomp};
+use crate::resources;
 use crate::state::{self, Directory, State};
 
 const SIGKILL: i32 = 9;
@@ -190,6 +192,15 @@ impl Stored {
         }
     }
 
+    /// As specified, and as updated since.
+    fn resources(&self, bundle: &Bundle) -> Result<Resources> {
+        let linux = bundle.spec.linux().as_ref();
+        let specified = linux.and_then(|linux| linux.resources().as_ref());
+        let (devices, limits) = resources::plan(specified)?;
+        let limits = limits.merged(&(&self.state.config.cgroups).into());
+        Ok(Resources { devices, limits })
+    }
+
     fn owner(&self) -> String {
         use std::os::unix::fs::MetadataExt;
         let uid = std::fs::metadata(self.directory.path()).map_or(0, |meta| meta.uid());
@@ -213,6 +224,7 @@ impl Stored {
         let parts = Parts {
             child,
             oom_kills_before: cgroup.oom_kills(),
+            resources: self.resources(&bundle)?,
             cgroup,
             directory: self.directory.clone(),
             keyring: match self.state.config.no_new_keyring {

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Changing the resources of a container that exists.
+
+use std::sync::PoisonError;
+
+use cgroups::{DeviceRules, Limits};
+use oci_spec::runtime::LinuxResources;
+
+use super::Container;
+use crate::cgroup_config::CgroupConfig;
+use crate::error::{Error, Result};
+use crate::resources;
+
+/// What is in force.
+#[derive(Debug, Clone)]
+pub(super) struct Resources {
+    pub(super) devices: DeviceRules,
+    pub(super) limits: Limits,
+}
+
+impl Container {
+    /// Sets what `resources` gives and leaves the rest as it is: all of it, or nothing.
+    ///
+    /// Device rules are set only if they differ from those in force: callers repeat the whole of a
+    /// container's resources, and something else may have changed its devices since (a hook that
+    /// adds a GPU).
+    ///
+    /// # Errors
+    /// A value is impossible, or the kernel refuses it; what was set by then is taken back.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let (devices, update) = resources::plan(Some(resources))?;
+        let devices = resources
+            .devices()
+            .as_ref()
+            .is_some_and(|list| !list.is_empty())
+            .then_some(devices);
+        let mut held = self
+            .resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let devices = devices.filter(|new| *new != held.devices);
+        let apply = held.limits.to_apply(&update);
+        let change = self
+            .cgroup
+            .change_limits(&apply)
+            .map_err(|source| Error::Cgroup {
+                attempt: "unable to apply cgroup limits",
+                source,
+            })?;
+        let after = Resources {
+            devices: devices.clone().unwrap_or_else(|| held.devices.clone()),
+            limits: held.limits.merged(&update),
+        };
+        let set = match &devices {
+            Some(new) => self.set_devices(new),
+            None => Ok(()),
+        };
+        if let Err(error) = set.and_then(|()| self.save_limits(&after.limits)) {
+            if devices.is_some() {
+                if let Err(e) = self.set_devices(&held.devices) {
+                    log::error!("undo update of {}: {e}", self.id);
+                }
+            }
+            for e in change.undo() {
+                log::error!("undo update of {}: {e}", self.id);
+            }
+            return Err(error);
+        }
+        *held = after;
+        Ok(())
+    }
+
+    fn set_devices(&self, rules: &DeviceRules) -> Result<()> {
+        self.cgroup
+            .set_devices(rules)
+            .map_err(|source| Error::Cgroup {
+                attempt: "unable to apply device rules",
+                source,
+            })
+    }
+
+    fn save_limits(&self, limits: &Limits) -> Result<()> {
+        let mut state = self.directory.load()?.ok_or(Error::DoesNotExist)?;
+        state.config.cgroups = CgroupConfig::from(limits);
+        self.directory.save(&state)
+    }
+}

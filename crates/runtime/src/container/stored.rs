@@ -21,8 +21,8 @@ use crate::cleanup;
 use crate::error::{Attempt, Error, Result};
 use crate::gate::{Fifo, Gate};
 use crate::hooks::{Kind as Hook, Lifecycle};
-use crate::seccomp_filter::{Cache, Seccomp};
 use crate::resources;
+use crate::seccomp_filter::{Cache, Seccomp};
 use crate::state::{self, Directory, State};
 
 const SIGKILL: i32 = 9;

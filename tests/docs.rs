@@ -47,7 +47,11 @@ fn every_field_of_the_table_has_a_status_and_a_test_that_exists() {
         let tests: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
         assert!(!tests.is_empty(), "{line}");
         for test in tests {
-            assert!(names.contains(test), "there is no test {test}: {line}");
+            let is_file = test.ends_with(".rs") && root.join(test).is_file();
+            assert!(
+                is_file || names.contains(test),
+                "there is no test {test}: {line}"
+            );
         }
         fields += 1;
     }

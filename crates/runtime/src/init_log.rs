@@ -22,8 +22,14 @@ pub struct Line {
     pub msg: String,
     /// The container's id.
     pub id: String,
-    /// The process's own view of its pid.
-    pub pid: u32,
+    /// The exec's id; empty for the container's init.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub exec: String,
+    /// The process, as the shim sees it.
+    pub pid: i32,
+    /// What it was doing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
 }
 
 struct PipeLog {
@@ -32,6 +38,13 @@ struct PipeLog {
 }
 
 static LOG: OnceLock<PipeLog> = OnceLock::new();
+static ABOUT: OnceLock<(String, i32)> = OnceLock::new();
+
+/// Says whose lines follow: the exec, and the process as the shim sees it.
+pub(crate) fn about(exec: &str, pid: i32) {
+    // Said once.
+    let _ = ABOUT.set((exec.to_owned(), pid));
+}
 
 /// Sends everything logged from now on to `pipe`.
 pub(crate) fn install(pipe: OwnedFd, id: &str, debug: bool) {
@@ -67,11 +80,14 @@ impl Log for PipeLog {
             end -= 1;
         }
         msg.truncate(end);
+        let (exec, pid) = ABOUT.get().cloned().unwrap_or_default();
         let line = Line {
             level,
             msg,
             id: self.id.clone(),
-            pid: std::process::id(),
+            exec,
+            pid,
+            step: crate::init::timings::current_step().to_owned(),
         };
         if let Ok(mut bytes) = serde_json::to_vec(&line) {
             bytes.push(b'\n');

@@ -34,6 +34,10 @@
 //! process. The end of the stream before Executing means that init has died; the end of the stream
 //! on init's side means that the shim has, and init ends itself.
 
+pub mod order;
+pub mod record;
+
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -41,7 +45,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sys::Call;
 
+use self::order::{Direction, Order};
+use self::record::{Entry, FdKind};
 use crate::error::{Error, Failure, Result};
+use crate::init::timings;
 
 /// Bodies up to this size travel in the packet itself.
 const INLINE: usize = 48 * 1024;
@@ -137,15 +144,48 @@ impl Message {
         postcard::from_bytes(&self.body)
             .map_err(|e| Error::Protocol(format!("decode {:?}: {e}", self.kind)))
     }
+
+    /// Makes spans of the times that init tells in its last words, behind the body.
+    fn report_timings(&self) {
+        match self.kind {
+            Kind::Ready | Kind::Executing => timings::report(&self.body, false),
+            Kind::Failed => {
+                // A body that is none is an error elsewhere.
+                if let Ok((_, told)) = postcard::take_from_bytes::<Failure>(&self.body) {
+                    timings::report(told, true);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// One end of the socket.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub struct Channel(OwnedFd, End);
+
+/// Which end, and how far the conversation is.
+#[derive(Debug)]
+struct End {
+    is_shims: bool,
+    order: Cell<Order>,
+    /// The process at the other end, if it is known.
+    peer: Cell<i32>,
+}
+
+impl End {
+    fn new(is_shims: bool) -> Self {
+        Self {
+            is_shims,
+            order: Cell::new(Order::default()),
+            peer: Cell::new(0),
+        }
+    }
+}
 
 impl From<OwnedFd> for Channel {
     fn from(socket: OwnedFd) -> Self {
-        Self(socket)
+        Self(socket, End::new(false))
     }
 }
 
@@ -162,7 +202,7 @@ impl AsFd for Channel {
 }
 
 impl Channel {
-    /// Both ends of a new channel.
+    /// Both ends of a new channel: the shim's and init's.
     ///
     /// # Errors
     /// `socketpair(2)`.
@@ -171,7 +211,17 @@ impl Channel {
             attempt: "make sync socket".into(),
             source,
         })?;
-        Ok((Self(a), Self(b)))
+        Ok((Self(a, End::new(true)), Self(b, End::new(false))))
+    }
+
+    /// Says which process is at the other end.
+    pub(crate) fn set_peer(&self, pid: i32) {
+        self.1.peer.set(pid);
+    }
+
+    /// The process at the other end, 0 if it is not known.
+    pub(crate) fn peer(&self) -> i32 {
+        self.1.peer.get()
     }
 
     /// Sends a message without a body.
@@ -179,7 +229,7 @@ impl Channel {
     /// # Errors
     /// The peer is gone (`EPIPE`), or `sendmsg(2)` failed otherwise.
     pub fn signal(&self, kind: Kind, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        self.send_bytes(kind, &[], fds)
+        self.send_bytes(kind, &timings::take(kind), fds, &[])
     }
 
     /// Sends a message.
@@ -187,12 +237,55 @@ impl Channel {
     /// # Errors
     /// As [`Channel::signal`]; also when the body cannot be encoded or is too large.
     pub fn send<T: Serialize>(&self, kind: Kind, body: &T, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let bytes = postcard::to_stdvec(body)
-            .map_err(|e| Error::Protocol(format!("encode {kind:?}: {e}")))?;
-        self.send_bytes(kind, &bytes, fds)
+        self.send_labelled(kind, body, fds, &[])
     }
 
-    fn send_bytes(&self, kind: Kind, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    /// Sends a message; the record says what its descriptors are.
+    pub(crate) fn send_labelled<T: Serialize>(
+        &self,
+        kind: Kind,
+        body: &T,
+        fds: &[BorrowedFd<'_>],
+        labels: &[FdKind],
+    ) -> Result<()> {
+        let mut bytes = postcard::to_stdvec(body)
+            .map_err(|e| Error::Protocol(format!("encode {kind:?}: {e}")))?;
+        bytes.extend(timings::take(kind));
+        self.send_bytes(kind, &bytes, fds, labels)
+    }
+
+    fn send_bytes(
+        &self,
+        kind: Kind,
+        body: &[u8],
+        fds: &[BorrowedFd<'_>],
+        labels: &[FdKind],
+    ) -> Result<()> {
+        let sent = self.send_packet(kind, body, fds);
+        if self.1.is_shims {
+            let labels = labels
+                .iter()
+                .copied()
+                .chain(std::iter::repeat(FdKind::Other));
+            let large = (body.len() > INLINE).then_some(FdKind::Body);
+            let mut entry = Entry::new(Direction::ToInit, Some(kind), body.len(), self.peer())
+                .with(labels.take(fds.len()).chain(large));
+            entry.refused = self.note(Direction::ToInit, kind).is_err();
+            entry.errno = sent.as_ref().err().map_or(0, errno_of);
+            record::keep(entry);
+        }
+        sent
+    }
+
+    /// Moves the conversation on.
+    fn note(&self, direction: Direction, kind: Kind) -> Result<()> {
+        let mut order = self.1.order.get();
+        let fits = order.next(direction, kind);
+        self.1.order.set(order);
+        fits.map_err(|violation| Error::Protocol(violation.to_string()))
+    }
+
+    fn send_packet(&self, kind: Kind, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         let failed = |source| Error::System {
             attempt: format!("send {kind:?}"),
             source,
@@ -261,6 +354,32 @@ impl Channel {
     /// # Errors
     /// `recvmsg(2)`, or a packet whose sizes do not fit its header.
     pub fn receive(&self, max_fds: usize) -> Result<Option<Message>> {
+        let received = self.receive_packet(max_fds);
+        if self.1.is_shims {
+            let mut entry = Entry::new(Direction::FromInit, None, 0, self.peer());
+            match &received {
+                Ok(Some(message)) => {
+                    let fds = message.fds.iter().map(|_| match message.kind {
+                        Kind::Console => FdKind::Terminal,
+                        _ => FdKind::Other,
+                    });
+                    let (kind, size) = (message.kind, message.body.len());
+                    entry =
+                        Entry::new(Direction::FromInit, Some(kind), size, self.peer()).with(fds);
+                    let noted = self.note(Direction::FromInit, kind);
+                    entry.refused = noted.is_err();
+                    record::keep(entry);
+                    return noted.and(received);
+                }
+                Ok(None) => {}
+                Err(error) => entry.errno = errno_of(error),
+            }
+            record::keep(entry);
+        }
+        received
+    }
+
+    fn receive_packet(&self, max_fds: usize) -> Result<Option<Message>> {
         let mut packet = vec![0u8; HEADER + INLINE];
         let (size, mut fds) = match sys::packet::receive(&self.0, &mut packet, max_fds + 1) {
             Ok(received) => received,
@@ -305,7 +424,11 @@ impl Channel {
     /// # Errors
     /// [`Error::Init`] if init reported one, [`Error::Protocol`] for anything out of order.
     pub fn expect(&self, allowed: &[Kind]) -> Result<Option<Message>> {
-        match self.receive(1)? {
+        let received = self.receive(1)?;
+        if let Some(message) = &received {
+            message.report_timings();
+        }
+        match received {
             Some(message) if message.kind == Kind::Failed => {
                 Err(Error::Init(message.body::<Failure>()?))
             }
@@ -315,6 +438,14 @@ impl Channel {
             ))),
             other => Ok(other),
         }
+    }
+}
+
+/// The errno behind an error, for the record.
+fn errno_of(error: &Error) -> i32 {
+    match error {
+        Error::System { source, .. } => source.errno().raw_os_error(),
+        _ => sys::Errno::PROTO.raw_os_error(),
     }
 }
 
@@ -394,6 +525,7 @@ mod tests {
     #[test]
     fn a_failure_becomes_an_error_and_a_wrong_order_too() {
         let (shim, init) = Channel::pair().unwrap();
+        shim.signal(Kind::Plan, &[]).unwrap();
         let failure = Failure {
             step: "x".into(),
             message: "no".into(),

@@ -59,6 +59,7 @@ impl Container {
         };
         let terminal = matches!(request.stdio, Stdio::Terminal);
         check_terminal(terminal, process)?;
+        let span = telemetry::span("plan");
         let mut plan = plan_of(spec, process, terminal)?;
         plan.env.extend(request.inherited.environment.clone());
         let devices_to_move = net_devices::plan(spec, namespaces)?;
@@ -103,6 +104,8 @@ impl Container {
             .transpose()?;
         let seccomp = Seccomp::of(spec, &runtime.filters)?;
 
+        span.done();
+        let span = telemetry::span("save state");
         request.directory.create()?;
         let hooks = Lifecycle::new(hooks.clone(), spec, request.id, bundle);
         let mut made = Made {
@@ -128,6 +131,8 @@ impl Container {
             state.intel_rdt = Some(group.clone());
             made.save(&state)?;
         }
+        span.done();
+        let span = telemetry::span("make cgroup");
         let cgroup = Cgroup::create(&runtime.cgroups, &record).map_err(|source| Error::Cgroup {
             attempt: "unable to apply cgroup configuration",
             source,
@@ -141,6 +146,7 @@ impl Container {
                 attempt: "unable to apply device rules",
                 source,
             })?;
+        span.done();
 
         let pid_namespace = joined.iter().find(|(kind, _)| *kind == Namespace::Pid);
         let (child, channel) = spawn(
@@ -211,7 +217,8 @@ impl Container {
             channel.send(Kind::NetDevicesMoved, &moved, &[])?;
         }
         let set_limits = || {
-            cgroup.set_limits(&limits).map_err(|source| Error::Cgroup {
+            let set = telemetry::traced("set limits", || cgroup.set_limits(&limits));
+            set.map_err(|source| Error::Cgroup {
                 attempt: "unable to apply cgroup limits",
                 source,
             })
@@ -221,7 +228,7 @@ impl Container {
             answer(&channel, Kind::Hooks, child, "create")?;
             // Such a hook may want to see and change the container's limits.
             set_limits()?;
-            run_host_hooks(&hooks, child.pid)?;
+            telemetry::traced("run host hooks", || run_host_hooks(&hooks, child.pid))?;
             channel.signal(Kind::HooksDone, &[])?;
         }
         let console = receive_console(&channel, &plan, child)?;

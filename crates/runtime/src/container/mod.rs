@@ -136,10 +136,12 @@ impl Bundle {
     /// # Errors
     /// As [`Self::load`].
     pub(crate) fn from_json(path: &Path, json: Vec<u8>) -> Result<Self> {
+        let span = telemetry::span("check spec");
         let spec = spec::parse_config(path, &json)?;
         let namespaces = Namespaces::from_spec(&spec)?;
         spec::check(&spec, &namespaces)?;
         let hooks = Hooks::from_spec(&spec)?;
+        span.done();
         Ok(Self {
             path: path.to_owned(),
             json,
@@ -235,7 +237,7 @@ impl Container {
     /// The program could not be executed (init has ended then), or the container was started
     /// already. If a `poststart` hook failed, init has been killed.
     pub fn start(&self) -> Result<()> {
-        self.release_init()
+        telemetry::traced("wait for execve", || self.release_init())
             .map_err(|error| explain_kill(&self.cgroup, self.oom_kills_before, error))?;
         let pid = self.pid.as_raw_nonzero().get();
         let hooked = self.hooks.run_on_host(Hook::Poststart, pid);
@@ -313,11 +315,13 @@ impl Container {
         );
         let populated = self.cgroup.populated().unwrap_or(true);
         if populated {
-            self.kill_all()?;
+            telemetry::traced("kill processes", || self.kill_all())?;
         }
-        self.cgroup.remove().map_err(|source| Error::Cgroup {
-            attempt: "remove cgroup",
-            source,
+        telemetry::traced("remove cgroup", || self.cgroup.remove()).map_err(|source| {
+            Error::Cgroup {
+                attempt: "remove cgroup",
+                source,
+            }
         })?;
         if let Some(group) = &self.intel_rdt {
             group.remove()?;

@@ -50,6 +50,7 @@ pub(super) fn spawn(
     cgroup: &Cgroup,
     pid_namespace: Option<PidNamespace<'_>>,
 ) -> Result<(Child, Channel)> {
+    let span = telemetry::span("clone init");
     let (ours, theirs) = Channel::pair()?;
     let entered = pid_namespace
         .map(|target| Entered::enter(runtime, &target))
@@ -66,9 +67,12 @@ pub(super) fn spawn(
     .run();
     if let Ok(child) = &child {
         gate.born(child.pid);
+        ours.set_peer(child.pid.as_raw_nonzero().get());
     }
     drop(entered);
-    Ok((child.attempt(|| "start container init")?, ours))
+    let child = child.attempt(|| "start container init")?;
+    span.done();
+    Ok((child, ours))
 }
 
 /// The calling thread's children are born into another PID namespace until this is dropped.
@@ -155,16 +159,24 @@ impl<'a> Descriptors<'a> {
                 .extend([Descriptor::Stdin, Descriptor::Stdout, Descriptor::Stderr]);
             fds.extend(streams.iter().map(AsFd::as_fd));
         }
+        let labels: Vec<_> = self.roles.iter().map(|role| role.label()).collect();
+        let scope = telemetry::Context::current().shared_scope();
         let plan = init::Plan {
             id: id.to_owned(),
-            debug: runtime.debug,
+            exec: scope
+                .map(|scope| scope.exec.to_string())
+                .unwrap_or_default(),
+            pid: channel.peer(),
+            debug: runtime.debug || log::max_level() >= log::LevelFilter::Debug,
             descriptors: self.roles,
             keyring: keyring == Keyring::New,
             process: process.clone(),
             seccomp: seccomp.map(|seccomp| (*seccomp.filter).clone()),
             role,
         };
-        channel.send(Kind::Plan, &plan, &fds)
+        telemetry::traced("send plan", || {
+            channel.send_labelled(Kind::Plan, &plan, &fds, &labels)
+        })
     }
 }
 
@@ -213,8 +225,12 @@ pub(super) fn answer(
 }
 
 fn message(channel: &Channel, kind: Kind, child: &Child, phase: &'static str) -> Result<Message> {
+    let span = telemetry::span("wait for init");
     match channel.expect(&[kind])? {
-        Some(message) => Ok(message),
+        Some(message) => {
+            span.done();
+            Ok(message)
+        }
         None => {
             // The end of the stream before the last word is death.
             let status = rustix::process::waitid(

@@ -14,6 +14,7 @@ mod hooks;
 mod inside;
 mod joining;
 mod streams;
+pub(crate) mod timings;
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -30,6 +31,7 @@ use crate::process;
 use crate::procfs::Procfs;
 use crate::rootfs;
 use crate::seccomp_filter::Filter;
+use crate::sync::record::FdKind;
 use crate::sync::{Channel, Kind};
 
 /// The word that makes the shim's executable an init: its first argument.
@@ -63,6 +65,10 @@ pub enum Descriptor {
 pub struct Plan {
     /// The container's id.
     pub id: String,
+    /// The exec's id; empty for the container's init.
+    pub exec: String,
+    /// Its pid as the shim sees it; 0 if the shim does not know it.
+    pub pid: i32,
     /// Whether to log each step.
     pub debug: bool,
     /// What the descriptors of the packet are for, in their order.
@@ -275,6 +281,29 @@ const EXEC: &[Step] = &[
 /// How errors of a container's first process begin, as runc's do.
 const IN_INIT: &str = "error during container init: ";
 
+/// The name of a step of an exec, or of an init.
+pub(crate) fn step_name(exec: bool, index: usize) -> Option<&'static str> {
+    let steps = if exec { EXEC } else { INIT };
+    steps.get(index).map(|step| step.name)
+}
+
+impl Descriptor {
+    /// What a record of the sync socket calls it.
+    pub(crate) fn label(&self) -> FdKind {
+        match self {
+            Descriptor::Stdin => FdKind::Stdin,
+            Descriptor::Stdout => FdKind::Stdout,
+            Descriptor::Stderr => FdKind::Stderr,
+            Descriptor::Log => FdKind::Log,
+            Descriptor::CgroupTasks => FdKind::Cgroup,
+            Descriptor::Namespace(_) => FdKind::Namespace,
+            Descriptor::Init => FdKind::Init,
+            #[allow(unreachable_patterns, reason = "what others come along with")]
+            _ => FdKind::Other,
+        }
+    }
+}
+
 /// Runs a container's process from plan to execve. Never returns.
 pub fn main() -> ! {
     // Nobody in a container may look into a process that still holds the host's descriptors
@@ -348,21 +377,21 @@ impl Init {
             Role::Init(_) => (INIT, IN_INIT),
             Role::Exec(_) => (EXEC, ""),
         };
+        crate::init_log::about(&self.plan.exec, self.plan.pid);
+        timings::begin(!matches!(self.plan.role, Role::Init(_)), steps.len());
         for step in steps {
-            let begin = self.plan.debug.then(std::time::Instant::now);
+            timings::step(step.name);
             (step.run)(self).map_err(|error| Failure {
                 step: step.name.to_owned(),
                 message: format!("{prefix}{}", error.message),
                 errno: error.errno.map(Errno::raw_os_error),
             })?;
-            if let Some(begin) = begin {
-                log::debug!(
-                    "step {:?} took {} us",
-                    step.name,
-                    begin.elapsed().as_micros()
-                );
+            let took = timings::step_done();
+            if self.plan.debug {
+                log::debug!("step {:?} took {} us", step.name, took / 1000);
             }
         }
+        timings::step("execute program");
         Ok(())
     }
 

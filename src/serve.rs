@@ -20,6 +20,10 @@ use crate::{RUNTIME, ready};
 const PROCESS_NAME: &std::ffi::CStr = c"containerd-shim";
 /// containerd's log FIFO in the bundle.
 const LOG: &str = "log";
+/// The variable that asks for another form of the log: `json`.
+const LOG_FORMAT: &str = "CONTAINERD_SHIM_RUST_LOG_FORMAT";
+/// The variable that switches the flight recorder off: `off`.
+const RECORDING: &str = "CONTAINERD_SHIM_RUST_RECORDING";
 
 /// Serves until told to end.
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
@@ -63,7 +67,20 @@ fn become_shim(args: &Args) -> Result<(), Error> {
     };
     // A missing FIFO is a caller that does not want a log.
     if let Ok(sink) = telemetry::Sink::open(Path::new(LOG)) {
-        telemetry::install(sink, RUNTIME, level);
+        let json = std::env::var_os(LOG_FORMAT).is_some_and(|format| format == "json");
+        let format = if json {
+            telemetry::Format::Json
+        } else {
+            telemetry::Format::Text
+        };
+        telemetry::install(sink.with_format(format), RUNTIME, level);
+    }
+    let off = std::env::var_os(RECORDING).is_some_and(|value| value == "off");
+    telemetry::recorder::set_recording(!off);
+    match telemetry::otlp::Config::from_variables(|name| std::env::var(name).ok()) {
+        Ok(Some(config)) => telemetry::otlp::start(config),
+        Ok(None) => {}
+        Err(why) => log::warn!("no export of traces: {why}"),
     }
     Ok(())
 }
@@ -105,6 +122,7 @@ fn serve(args: &Args, ready: Option<OwnedFd>) -> Result<(), Error> {
     };
     log::debug!(container = args.id.as_str(); "serving");
     let done = task::serve(config).map_err(|e| Error::Server(chain(&e)));
+    telemetry::otlp::flush();
     for name in &names {
         name.remove();
     }

@@ -18,7 +18,7 @@ use crate::status;
 use crate::timers::TimerId;
 
 /// Where an answer goes: a call on a connection. The connection may be gone by then.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ReplyTo {
     pub(crate) connection: u64,
     pub(crate) stream: u32,

@@ -13,6 +13,8 @@ use rustix::event::epoll::EventFlags;
 use stdio::{ChildStdio, DataPath, Owner, ProcessIo, Terminal};
 
 use crate::container::{Container, Mode, Operations, Phase, Process, ReplyTo, StdioPaths};
+use crate::diagnostics::log_json;
+use crate::diagnostics::sync_record::SyncRecord;
 use crate::events;
 use crate::freeze::Freeze;
 use crate::notify_relay;
@@ -106,7 +108,9 @@ impl Server {
                 self.operation_finished(id, Mode::Exclusive);
             }
             Err(status) => {
-                log::error!("create {id}: {status}");
+                let trail = telemetry::Context::current().trail();
+                log::error!(container = id.as_str(), trail = trail.as_str(); "create {id}: {status}");
+                log_json::append(Path::new(&request.bundle), &status.message);
                 self.remove_container(id);
                 self.reply(to, Err(status));
             }
@@ -194,14 +198,18 @@ fn create(
         .map_err(|e| failed(&e))?;
     let path = Path::new(&request.bundle);
     let mut bundle = Bundle::load(path).map_err(|e| failed(&e))?;
+    // Dropped last of all: whatever becomes of the Create is in the record.
+    let _record = SyncRecord::of_create(&bundle, &request.id);
     options
         .write(path)
         .map_err(|e| Status::unknown(e.to_string()))?;
     write(&path.join("runtime"), &options.binary_name, 0o600)?;
 
     let notify = notify_relay::prepare(&mut bundle, notify_socket)?;
-    let rootfs = Rootfs::mount(request, path)?;
-    let (mut io, child) = open_stdio(namespace, request, &options, &bundle)?;
+    let rootfs = telemetry::traced("mount root file system", || Rootfs::mount(request, path))?;
+    let (mut io, child) = telemetry::traced("open stdio", || {
+        open_stdio(namespace, request, &options, &bundle)
+    })?;
     let created = runtime::Container::create(
         runtime,
         CreateRequest {

@@ -71,6 +71,14 @@ macro_rules! task_events {
         #[allow(missing_docs)] // The names are the events'.
         pub mod topic { $(pub const $name: &str = $topic;)* }
 
+        /// The name of the span in which an event of this topic is published.
+        pub(crate) fn publishing(topic: &str) -> &'static str {
+            match topic {
+                $($topic => concat!("publish ", $topic),)*
+                _ => "publish",
+            }
+        }
+
         $(impl From<$message> for Event {
             fn from(message: $message) -> Self {
                 let type_url = concat!("containerd.events.", stringify!($message));

@@ -192,6 +192,11 @@ impl Server {
         mode: Mode,
         operation: impl FnOnce(&mut Server) + 'static,
     ) {
+        let context = telemetry::Context::current();
+        let operation = move |server: &mut Server| {
+            let _entered = context.enter();
+            operation(server);
+        };
         match self.containers.get_mut(id) {
             Some(container) => container.operations.push(mode, Box::new(operation)),
             // The operation finds out by itself.

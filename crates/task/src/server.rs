@@ -13,13 +13,14 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use sys::Call;
 
 use crate::container::{Container, ReplyTo};
+use crate::diagnostics::Observed;
 use crate::events::Event;
 use crate::log_pipe::LogPipe;
 use crate::publisher::Publisher;
 use crate::status::Status;
 use crate::timers::{TimerId, Timers};
 use crate::token::Token;
-use crate::ttrpc::{self, Connection, Incoming, Input};
+use crate::ttrpc::{self, Connection, Incoming, Input, Method};
 use crate::workers::Workers;
 use crate::{Config, Error};
 
@@ -52,6 +53,10 @@ pub(crate) enum Timer {
     Publisher,
     /// Connections are accepted again.
     Accept,
+    /// Held polls of the Diagnostics service are looked at.
+    Polls,
+    /// What was told is compared with what the kernel says.
+    Watchdog,
     /// A container's OOM counter is looked at again.
     OomAgain { container: String, step: usize },
     /// A container's notifications are offered to the host again.
@@ -91,12 +96,15 @@ pub(crate) struct Server {
     /// A Shutdown came while there were containers.
     pub(crate) shutdown_wanted: bool,
     pub(crate) started: Instant,
-    connections: HashMap<u64, Connection>,
-    publisher: Publisher,
+    pub(crate) connections: HashMap<u64, Connection>,
+    pub(crate) publisher: Publisher,
+    /// Calls that are not answered yet.
+    pub(crate) calls: HashMap<ReplyTo, (Method, telemetry::Call)>,
+    pub(crate) observed: Observed,
     publisher_timer: Option<TimerId>,
     trim_timer: Option<TimerId>,
-    signals: OwnedFd,
-    log_pipe: LogPipe,
+    pub(crate) signals: OwnedFd,
+    pub(crate) log_pipe: LogPipe,
     strangers: bool,
     next_key: u64,
     ending: Ending,
@@ -124,6 +132,8 @@ impl Server {
             started: Instant::now(),
             connections: HashMap::new(),
             publisher,
+            calls: HashMap::new(),
+            observed: Observed::new(),
             publisher_timer: None,
             trim_timer: None,
             signals,
@@ -196,6 +206,7 @@ impl Server {
             if self.strangers && reaper::reap_strangers() == reaper::Sweep::Done {
                 self.strangers = false;
             }
+            self.wake_polls();
             self.check_ending();
         }
         Ok(())
@@ -264,6 +275,8 @@ impl Server {
             }
             Timer::OomAgain { container, step } => self.oom_again(&container, step),
             Timer::Notify(key) => self.retry_notify(key),
+            Timer::Polls => self.look_at_polls(),
+            Timer::Watchdog => self.watch_over(),
             Timer::Accept => {
                 let watched = self.watch(
                     self.config.listener.as_fd(),
@@ -408,6 +421,7 @@ impl Server {
                 }
                 self.connections.remove(&key);
                 self.forget_waiters(key);
+                self.forget_polls(key);
                 false
             }
         }
@@ -415,6 +429,7 @@ impl Server {
 
     /// Answers a call. Its connection may be gone: then nobody is waiting.
     pub(crate) fn reply(&mut self, to: ReplyTo, result: Result<Vec<u8>, Status>) {
+        self.call_ended(to, result.as_ref().err());
         let Some(connection) = self.connections.get_mut(&to.connection) else {
             return;
         };
@@ -424,7 +439,9 @@ impl Server {
 
     /// Queues an event for containerd.
     pub(crate) fn publish(&mut self, event: Event) {
-        self.publisher.publish(event, SystemTime::now());
+        let now = SystemTime::now();
+        self.observe(&event, now);
+        self.publisher.publish(event, now);
         self.drive_publisher();
     }
 
@@ -437,6 +454,16 @@ impl Server {
             self.timers.cancel(timer);
         }
         self.publisher_timer = next.wake_at.map(|at| self.timers.set(at, Timer::Publisher));
+    }
+
+    /// Timers that are set.
+    pub(crate) fn timer_count(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// Whether the server is about to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending != Ending::No
     }
 
     /// Events that containerd has not taken yet.

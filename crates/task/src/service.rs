@@ -62,6 +62,7 @@ impl Server {
             Err(status) => return self.reply(to, Err(status)),
         };
         let deadline = incoming.deadline;
+        let _entered = self.call_begins(to, &request, &incoming).enter();
         log::debug!("{request:?}");
         let answer = match request {
             TaskRequest::State(request) => self.state(&request),
@@ -362,18 +363,25 @@ impl Server {
     }
 
     fn remove_waiters(&mut self, gone: impl Fn(&Waiter) -> bool) {
-        let timers = &mut self.timers;
+        let (timers, mut ended) = (&mut self.timers, Vec::new());
         for container in self.containers.values_mut() {
             let execs = container.execs.values_mut().map(|exec| &mut exec.process);
             for process in execs.chain([&mut container.init]) {
                 process.waiters.retain(|waiter| {
                     let gone = gone(waiter);
+                    if gone {
+                        ended.push(waiter.to);
+                    }
                     if let Some(timer) = waiter.deadline.filter(|_| gone) {
                         timers.cancel(timer);
                     }
                     !gone
                 });
             }
+        }
+        let cancelled = Status::new(status::Code::Cancelled, "the caller is gone");
+        for to in ended {
+            self.call_ended(to, Some(&cancelled));
         }
     }
 

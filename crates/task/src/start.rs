@@ -12,6 +12,8 @@ use stdio::{DataPath, Owner, ProcessIo};
 
 use crate::container::{Exited, Mode, Phase, ReplyTo, StdioPaths};
 use crate::create::{attach, end_io, open, terminal};
+use crate::diagnostics::log_json;
+use crate::diagnostics::sync_record::SyncRecord;
 use crate::events;
 use crate::server::Server;
 use crate::service::{Answer, exec_id, message};
@@ -68,8 +70,11 @@ impl Server {
             }
             Ok(runtime) => {
                 let id = id.to_owned();
+                let bundle = self.containers.get(&id).map(|c| c.bundle.clone());
                 self.workers.run(move || {
+                    let record = bundle.and_then(|path| SyncRecord::of_later(&path, &id, ""));
                     let started = runtime.start();
+                    drop(record);
                     Box::new(move |server: &mut Server| server.init_started(to, &id, started))
                 });
                 true
@@ -109,7 +114,9 @@ impl Server {
                 self.reply(to, start_answer(pid));
             }
             Err(e) => {
-                log::error!("start {id}: {e}");
+                let trail = telemetry::Context::current().trail();
+                log::error!(container = id, trail = trail.as_str(); "start {id}: {e}");
+                log_json::append(&container.bundle, &e.to_string());
                 container.init.phase = Phase::Created;
                 self.reply(
                     to,
@@ -193,6 +200,12 @@ impl Server {
                 self.reply(to, start_answer(pid));
             }
             Err(status) => {
+                let trail = telemetry::Context::current().trail();
+                log::warn!(container = id, exec = exec_id, trail = trail.as_str();
+                    "start exec {exec_id} of {id}: {status}");
+                if let Some(container) = self.containers.get(id) {
+                    log_json::append(&container.bundle, &status.message);
+                }
                 self.exec_failed(id, exec_id);
                 self.reply(to, Err(status));
             }
@@ -256,6 +269,7 @@ struct ExecJob {
 
 impl ExecJob {
     fn run(self) -> Result<Started, Status> {
+        let _record = SyncRecord::of_later(&self.bundle, &self.container.id, &self.exec_id);
         let (mut io, child) = open(&stdio::Request {
             stdin: &self.paths.stdin,
             stdout: &self.paths.stdout,

@@ -36,6 +36,11 @@ impl<T> Timers<T> {
         self.set.remove(&id);
     }
 
+    /// How many are set.
+    pub(crate) fn len(&self) -> usize {
+        self.set.len()
+    }
+
     /// The next moment something is due.
     pub(crate) fn next_at(&self) -> Option<Instant> {
         self.set.first_key_value().map(|(id, _)| id.0)

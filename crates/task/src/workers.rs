@@ -13,7 +13,7 @@ use rustix::event::EventfdFlags;
 use sys::Call;
 
 /// No more threads than this, whatever is asked.
-const MOST: usize = 32;
+pub(crate) const MOST: usize = 32;
 /// How long an idle thread waits for another job: long enough for the next call of a client that
 /// is in the middle of something.
 const LINGER: Duration = Duration::from_millis(200);
@@ -72,6 +72,16 @@ impl<S: 'static> Workers<S> {
 
     /// Runs `job` on some thread, soon.
     pub(crate) fn run(&self, job: impl FnOnce() -> Completion<S> + Send + 'static) {
+        let context = telemetry::Context::current();
+        let job = move || -> Completion<S> {
+            let entered = context.clone().enter();
+            let completion = job();
+            drop(entered);
+            Box::new(move |owner: &mut S| {
+                let _entered = context.enter();
+                completion(owner);
+            })
+        };
         let mut state = self.0.lock();
         state.jobs.push_back(Box::new(job));
         if state.idle >= state.jobs.len() {
@@ -111,6 +121,11 @@ impl<S: 'static> Workers<S> {
         // EAGAIN: nothing was signalled since.
         let _ = rustix::io::read(&self.0.wake, &mut counter);
         std::mem::take(&mut self.0.lock().done)
+    }
+
+    /// Threads that wait for a job.
+    pub(crate) fn idle(&self) -> usize {
+        self.0.lock().idle
     }
 
     /// Threads alive and jobs that wait, for the status dump.

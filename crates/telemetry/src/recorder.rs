@@ -146,8 +146,8 @@ pub(crate) fn begin(
     Handle { place, id }
 }
 
-/// Ends a span. `None` forgets it.
-pub(crate) fn end(handle: Handle, outcome: Option<Outcome>) {
+/// Ends a span. `None` forgets it, and so does a shorter time than `least` nanoseconds.
+pub(crate) fn end(handle: Handle, outcome: Option<Outcome>, least: u64) {
     if handle.id == 0 {
         return;
     }
@@ -160,14 +160,14 @@ pub(crate) fn end(handle: Handle, outcome: Option<Outcome>) {
         return;
     };
     spans.free.push(handle.place);
+    record.duration = now.saturating_sub(record.start);
     // What is dropped is dropped when nobody waits for the lock.
     let gone = match outcome {
-        Some(outcome) => {
-            record.duration = now.saturating_sub(record.start);
+        Some(outcome) if record.duration >= least => {
             record.outcome = outcome;
             spans.ended.push(record).1
         }
-        None => Some(record),
+        _ => Some(record),
     };
     drop(spans);
     drop(gone);

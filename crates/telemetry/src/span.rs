@@ -174,7 +174,7 @@ impl Drop for Span {
             return;
         }
         CURRENT.with_borrow_mut(|current| current.parent = self.outer);
-        recorder::end(self.handle, Some(self.outcome));
+        recorder::end(self.handle, Some(self.outcome), 0);
     }
 }
 
@@ -215,14 +215,14 @@ impl Call {
         self.context.clone()
     }
 
-    /// How long it has taken so far, in nanoseconds.
-    pub fn elapsed(&self) -> u64 {
-        recorder::start_of(self.handle.id).map_or(0, |start| recorder::now().saturating_sub(start))
-    }
-
     /// It has ended.
     pub fn end(self, outcome: Outcome) {
-        recorder::end(self.handle, Some(outcome));
+        self.end_if_longer(outcome, 0);
+    }
+
+    /// It has ended; one that took less than `least` nanoseconds is not worth a record.
+    pub fn end_if_longer(self, outcome: Outcome, least: u64) {
+        recorder::end(self.handle, Some(outcome), least);
         if self.context.trace.is_some() {
             otlp::poke();
         }
@@ -230,7 +230,7 @@ impl Call {
 
     /// It has ended and is not worth a record.
     pub fn forget(self) {
-        recorder::end(self.handle, None);
+        recorder::end(self.handle, None, 0);
     }
 }
 

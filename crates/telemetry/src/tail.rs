@@ -8,8 +8,9 @@ use log::Level;
 
 use crate::ring::{Position, Ring};
 
-/// Lines kept at most, and bytes of all of them.
-const LINES: usize = 64;
+/// Lines kept at most.
+pub const LINES: usize = 64;
+/// Bytes of all of them, about.
 const BYTES: usize = 12 << 10;
 
 /// A line that was logged.

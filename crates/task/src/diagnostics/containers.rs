@@ -47,6 +47,9 @@ fn describe(id: &str, container: &Container) -> v1::Container {
     if let Some(notify) = &container.notify {
         message.notify = MessageField::some(describe_notify(notify.relay.state()));
     }
+    message.paused = container.freeze != crate::freeze::Freeze::No;
+    let oom = container.oom.as_ref();
+    message.oom_kills = oom.map_or(0, |oom| oom.last().oom_kill);
     if let Some(runtime) = &container.runtime {
         message.private_pid_namespace = runtime.private_pid_namespace;
         message.cgroups = runtime

@@ -1,27 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The Diagnostics service: what the shim knows, for people and their tools.
 //!
-//! | module       | what                                        |
-//! |--------------|---------------------------------------------|
-//! | `containers` | containers and their processes              |
+//! | module        | what                                                        |
+//! |---------------|-------------------------------------------------------------|
+//! | `calls`       | spans of the calls that the shim serves                     |
+//! | `containers`  | containers and their processes                              |
+//! | `descriptors` | the shim's open files, and who is at their other end        |
+//! | `events`      | what has happened, numbered                                 |
+//! | `log_json`    | errors in the bundle, as runc leaves them                   |
+//! | `polls`       | calls that wait for what is still to come                   |
+//! | `queues`      | what waits                                                  |
+//! | `rings`       | spans, sync messages and log lines, as messages             |
+//! | `sockets`     | the kernel's view of Unix sockets                           |
+//! | `stats`       | what containers use                                         |
+//! | `sync_record` | record mode of the sync socket                              |
+//! | `threads`     | the shim's threads                                          |
+//! | `watchdog`    | what the kernel says, compared with what was told           |
 //!
-//! Everything is answered by the reactor from what it has in memory or in its own `/proc`, so that a
-//! stuck worker or a containerd that is gone delays nothing.
+//! Everything is answered by the reactor from what it has in memory, in its own `/proc` or in the
+//! container's cgroup, so that a stuck worker or a containerd that is gone delays nothing.
 
+mod calls;
 mod containers;
+mod descriptors;
+mod events;
+pub(crate) mod log_json;
+mod polls;
+mod queues;
+mod rings;
+mod sockets;
+mod stats;
+pub(crate) mod sync_record;
+mod threads;
+mod watchdog;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use diagnostics::{Call, Method, v1};
+use telemetry::ring::Ring;
 
+use self::events::Happened;
+use self::polls::Polls;
+use self::watchdog::Watchdog;
 use crate::container::ReplyTo;
 use crate::server::Server;
 use crate::service::{Answer, message};
 use crate::status::{Code, Status};
 use crate::ttrpc::Incoming;
 
-/// Methods that are answered.
-const SERVED: &[Method] = &[Method::Info, Method::Containers];
+/// Events that are kept. About 150 bytes each.
+const EVENTS: usize = 96;
+/// Items in one answer, at most.
+const LIMIT: usize = 512;
+
+/// What the server keeps for those who ask.
+pub(crate) struct Observed {
+    events: Ring<Happened>,
+    polls: Polls,
+    watchdog: Watchdog,
+}
+
+impl Observed {
+    pub(crate) fn new() -> Self {
+        Self {
+            events: Ring::new(EVENTS),
+            polls: Polls::default(),
+            watchdog: Watchdog::default(),
+        }
+    }
+}
 
 /// A wall clock time as the messages have it; 0 is "never".
 fn unix_ns(time: Option<SystemTime>) -> i64 {
@@ -29,34 +76,69 @@ fn unix_ns(time: Option<SystemTime>) -> i64 {
         .map_or(0, |since| since.as_nanos() as i64)
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC.
-fn mono_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+/// How many items an answer may have.
+fn limit(poll: &v1::Poll) -> usize {
+    match poll.limit as usize {
+        0 => LIMIT,
+        asked => asked.min(LIMIT),
+    }
+}
+
+/// Where a poll stopped, as a message.
+fn polled(position: telemetry::ring::Position) -> protobuf::MessageField<v1::Polled> {
+    let mut message = v1::Polled::new();
+    message.next = position.next;
+    message.lost = position.lost;
+    protobuf::MessageField::some(message)
+}
+
+fn decode<C: Call>(payload: &[u8]) -> Result<C, Status> {
+    C::parse_from_bytes(payload).map_err(|error| {
+        Status::invalid_argument(format_args!("ttrpc: error unmarshalling payload: {error}"))
+    })
 }
 
 /// Decodes a request and encodes what answers it.
 fn answer<C: Call>(payload: &[u8], serve: impl FnOnce(C) -> Result<C::Response, Status>) -> Answer {
-    let request = C::parse_from_bytes(payload).map_err(|error| {
-        Status::invalid_argument(format_args!("ttrpc: error unmarshalling payload: {error}"))
-    })?;
-    message(&serve(request)?)
+    message(&serve(decode(payload)?)?)
 }
 
 impl Server {
     /// Serves one call of the Diagnostics service.
     pub(crate) fn diagnose(&mut self, to: ReplyTo, incoming: &Incoming) {
         let payload = &incoming.payload;
-        let method = Method::by_name(&incoming.method).filter(|method| SERVED.contains(method));
+        let Some(method) = Method::by_name(&incoming.method) else {
+            let text = format!("method {}", incoming.method);
+            return self.reply(to, Err(Status::new(Code::Unimplemented, text)));
+        };
         let result = match method {
-            Some(Method::Info) => answer(payload, |_: v1::InfoRequest| Ok(self.info())),
-            Some(Method::Containers) => answer(payload, |request: v1::ContainersRequest| {
+            Method::Info => answer(payload, |_: v1::InfoRequest| Ok(self.info())),
+            Method::Containers => answer(payload, |request: v1::ContainersRequest| {
                 self.describe_containers(&request.container)
             }),
-            _ => Err(Status::new(
-                Code::Unimplemented,
-                format!("method {}", incoming.method),
-            )),
+            Method::Events | Method::Spans | Method::SyncMessages | Method::Log => {
+                return self.poll(to, method, payload);
+            }
+            Method::Stats => answer(payload, |request: v1::StatsRequest| {
+                self.describe_stats(&request.container)
+            }),
+            Method::Descriptors => answer(payload, |_: v1::DescriptorsRequest| {
+                Ok(self.describe_descriptors())
+            }),
+            Method::Threads => answer(payload, |_: v1::ThreadsRequest| Ok(threads::describe())),
+            Method::Queues => answer(payload, |_: v1::QueuesRequest| Ok(self.describe_queues())),
+            Method::LogLevel => answer(payload, |_: v1::LogLevelRequest| {
+                let mut response = v1::LogLevelResponse::new();
+                response.level = rings::level_name(log::max_level()).to_owned();
+                Ok(response)
+            }),
+            Method::SetLogLevel => answer(payload, |request: v1::SetLogLevelRequest| {
+                let level = rings::level(&request.level)?;
+                let mut response = v1::SetLogLevelResponse::new();
+                response.previous = rings::level_name(log::max_level()).to_owned();
+                telemetry::set_level(level);
+                Ok(response)
+            }),
         };
         self.reply(to, result);
     }
@@ -70,13 +152,14 @@ impl Server {
         info.namespace.clone_from(&self.config.namespace);
         info.id.clone_from(&self.config.id);
         let now = SystemTime::now();
-        info.now_mono_ns = mono_ns();
+        info.now_mono_ns = telemetry::recorder::now();
         info.now_unix_ns = unix_ns(Some(now));
         let uptime = self.started.elapsed();
         info.uptime_ns = uptime.as_nanos() as u64;
         info.started_unix_ns = unix_ns(now.checked_sub(uptime));
-        info.methods = SERVED.iter().map(|m| m.name().to_owned()).collect();
-        info.log_level = log::max_level().to_string().to_lowercase();
+        info.methods = Method::ALL.iter().map(|m| m.name().to_owned()).collect();
+        info.log_level = rings::level_name(log::max_level()).to_owned();
+        info.recording = telemetry::recorder::is_recording();
         info.containerd_address
             .clone_from(&self.config.containerd_ttrpc_address);
         info

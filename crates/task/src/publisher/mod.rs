@@ -65,6 +65,24 @@ pub struct Publisher {
     retry: Retry,
     outage: Option<Outage>,
     oom_dropped: u64,
+    counts: Counts,
+}
+
+/// What has become of events so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Put into the queue.
+    pub published: u64,
+    /// Taken by containerd.
+    pub delivered: u64,
+    /// Tries that failed.
+    pub failures: u64,
+    /// Never to be taken.
+    pub refused: u64,
+    /// TaskOOM events for which there was no room.
+    pub oom_dropped: u64,
+    /// Why the last try failed.
+    pub last_failure: String,
 }
 
 /// An event that waits: its topic for the log, its encoded `ForwardRequest`.
@@ -72,6 +90,9 @@ pub struct Publisher {
 struct Queued {
     topic: &'static str,
     payload: Vec<u8>,
+    context: telemetry::Context,
+    /// CLOCK_MONOTONIC, nanoseconds.
+    queued: u64,
 }
 
 /// The way to containerd, and where the first event of the queue is on it.
@@ -111,6 +132,15 @@ struct Outage {
     since: Instant,
 }
 
+impl Queued {
+    /// Its way to containerd is over.
+    fn record(&self, outcome: telemetry::Outcome) {
+        let took = telemetry::recorder::now().saturating_sub(self.queued);
+        let name = crate::events::publishing(self.topic);
+        self.context.add(name, self.queued, took, outcome);
+    }
+}
+
 impl Publisher {
     /// A publisher for the events service at `address` (a path, `unix://<path>` or `@<abstract name>`).
     ///
@@ -128,6 +158,7 @@ impl Publisher {
             retry: Retry::new(),
             outage: None,
             oom_dropped: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -154,7 +185,13 @@ impl Publisher {
         };
         // Memory takes every byte, and the messages have no required fields.
         let payload = request.write_to_bytes().unwrap_or_default();
-        self.queue.push_back(Queued { topic, payload });
+        self.counts.published += 1;
+        self.queue.push_back(Queued {
+            topic,
+            payload,
+            context: telemetry::Context::current(),
+            queued: telemetry::recorder::now(),
+        });
     }
 
     /// Whether there are too many events for another TaskOOM.
@@ -162,12 +199,39 @@ impl Publisher {
         let drops = event.is_oom() && self.queue.len() >= OOM_MAX;
         if drops {
             self.oom_dropped += 1;
+            self.counts.oom_dropped += 1;
             // Once until the queue is empty: the container decides how often this happens.
             if self.oom_dropped == 1 {
                 log::warn!("{OOM_MAX} events wait for containerd: further TaskOOM are dropped");
             }
         }
         drops
+    }
+
+    /// What has become of events so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How the connection to containerd is: down, ready, sent or late.
+    pub fn link_state(&self) -> &'static str {
+        match self.link {
+            State::Down => "down",
+            State::Ready(_) => "ready",
+            State::Sent { .. } => "sent",
+            State::Late { .. } => "late",
+        }
+    }
+
+    /// For how long nothing has got through.
+    pub fn outage(&self, now: Instant) -> Option<Duration> {
+        let since = self.outage.as_ref()?.since;
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// Topic of the event that is to go next.
+    pub fn next_topic(&self) -> Option<&'static str> {
+        self.queue.front().map(|event| event.topic)
     }
 
     /// Events not yet taken by containerd, the one under way included.
@@ -366,7 +430,10 @@ impl Publisher {
     fn answered(&mut self, answer: Answer, now: Instant) {
         match answer {
             Ok(()) => {
-                self.queue.pop_front();
+                if let Some(event) = self.queue.pop_front() {
+                    event.record(telemetry::Outcome::Done);
+                }
+                self.counts.delivered += 1;
                 self.retry = Retry::new();
                 self.end_outage(now);
             }
@@ -385,7 +452,9 @@ impl Publisher {
 
     /// Drops the first event because it will never be taken.
     fn refused(&mut self, status: &Status) {
+        self.counts.refused += 1;
         if let Some(event) = self.queue.pop_front() {
+            event.record(telemetry::Outcome::Failed(status.code.number() as i32));
             log::error!("containerd refuses the event {}: {status}", event.topic);
         }
         self.retry = Retry::new();
@@ -401,6 +470,8 @@ impl Publisher {
 
     /// A try failed: the next one has to wait.
     fn failed(&mut self, cause: &dyn std::fmt::Display, now: Instant) {
+        self.counts.failures += 1;
+        self.counts.last_failure = cause.to_string();
         self.retry.pause_from(now);
         self.begin_outage(cause, now);
     }

@@ -10,6 +10,7 @@
 //! | `E2E_SCALE=full` | the long forms of the repeated tests |
 //! | `E2E_LOG` | containerd's log level, default debug |
 //! | `SHIM` | our shim's executable; default what `scripts/build` makes |
+//! | `RUNC` | the runtime of the reference shim (`ocirun`), instead of the runc that came with it |
 //! | `CI` | what the machine lacks is a failure |
 
 use std::io::Write;

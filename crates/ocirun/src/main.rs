@@ -14,6 +14,7 @@
 //! | [`inspect`]    | state, list, ps, features, version                            |
 //! | [`end`]        | kill, delete, pause, resume                                   |
 //! | [`events`]     | events                                                        |
+//! | [`update`]     | update                                                        |
 //! | [`template`]   | spec                                                          |
 //! | [`foreground`] | a process whose end is waited for, and its signals            |
 //! | [`terminal`]   | the caller's terminal, the container's, the console socket    |
@@ -36,6 +37,7 @@ mod logging;
 mod signal;
 mod template;
 mod terminal;
+mod update;
 mod verbs;
 
 use std::io::Write as _;
@@ -104,6 +106,7 @@ fn run(parsed: &Parsed) -> Result<Code, Error> {
         "pause" => end::pause(&common, parsed),
         "resume" => end::resume(&common, parsed),
         "events" => events::events(&common, parsed),
+        "update" => update::update(&common, parsed),
         "spec" => template::spec(parsed),
         other => Err(Error::Unsupported(other.to_owned())),
     }

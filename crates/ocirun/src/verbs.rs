@@ -70,6 +70,64 @@ const SUBREAPER: Flag = flag(
     "do not adopt the container's orphans",
 );
 
+const UPDATE: &[Flag] = &[
+    flag(
+        "resources",
+        "r",
+        Value,
+        "file with the resources as JSON, - for standard input",
+    ),
+    flag("blkio-weight", "", Value, "share of block I/O, 10 to 1000"),
+    flag(
+        "cpu-period",
+        "",
+        Value,
+        "microseconds of the quota's period",
+    ),
+    flag(
+        "cpu-quota",
+        "",
+        Value,
+        "microseconds of each period, -1 for all",
+    ),
+    flag("cpu-burst", "", Value, "microseconds that may be saved up"),
+    flag("cpu-share", "", Value, "relative weight"),
+    flag(
+        "cpu-rt-period",
+        "",
+        Value,
+        "microseconds of the real-time period",
+    ),
+    flag(
+        "cpu-rt-runtime",
+        "",
+        Value,
+        "microseconds of it for real-time processes",
+    ),
+    flag(
+        "cpu-idle",
+        "",
+        Value,
+        "1 to run only when nothing else does",
+    ),
+    flag("cpuset-cpus", "", Value, "processors"),
+    flag("cpuset-mems", "", Value, "memory nodes"),
+    flag("memory", "", Value, "bytes of memory, with k, m, g"),
+    flag(
+        "memory-reservation",
+        "",
+        Value,
+        "bytes that are kept if possible",
+    ),
+    flag(
+        "memory-swap",
+        "",
+        Value,
+        "bytes of memory and swap together, -1 for any",
+    ),
+    flag("pids-limit", "", Value, "number of processes, -1 for any"),
+];
+
 const EVENTS: &[Flag] = &[
     flag("stats", "", Nothing, "print statistics once"),
     flag(
@@ -217,7 +275,13 @@ pub(crate) const VERBS: &[Verb] = &[
     ),
     verb("pause", ONE, ID, &[], "suspend a container"),
     verb("resume", ONE, ID, &[], "resume a paused container"),
-    verb("update", ONE, ID, &[], "change the limits of a container"),
+    verb(
+        "update",
+        ONE,
+        ID,
+        UPDATE,
+        "change the limits of a container",
+    ),
     verb(
         "events",
         ONE,

@@ -543,3 +543,59 @@ fn statistics_and_the_kernels_kills_are_events() {
     let wrong = lab.ocirun(["events", "--interval", "0s", "c"]);
     assert!(wrong.stderr.contains("greater than 0"), "{wrong:?}");
 }
+
+#[test]
+fn limits_are_changed_by_flags_and_by_a_document() {
+    let Some(lab) = Lab::new() else { return };
+    let bundle = lab.bundle("b", ["sleep", "1000"]);
+    bundle.edit(|spec| {
+        spec["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+        spec["linux"]["resources"]["pids"] = json!({"limit": 100});
+    });
+    let _running = lab.start("c", &bundle);
+    let limits = || {
+        let stats = lab.ocirun(["events", "--stats", "c"]).stdout;
+        let stats: Value = serde_json::from_str(&stats).unwrap();
+        let data = &stats["data"];
+        (
+            data["memory"]["usage"]["limit"].clone(),
+            data["pids"]["limit"].clone(),
+        )
+    };
+    assert_eq!(limits(), (json!(64 << 20), json!(100)));
+    let updated = lab.ocirun(["update", "c", "--memory", "48m", "--pids-limit=50"]);
+    assert!(updated.success(), "{updated:?}");
+    assert_eq!(limits(), (json!(48 << 20), json!(50)));
+    let file = lab.path("resources.json");
+    fs::write(&file, json!({"pids": {"limit": 60}}).to_string()).unwrap();
+    let command = lab
+        .command(["update", "--resources", "-", "c"])
+        .stdin(fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    assert!(command.status.success(), "{command:?}");
+    assert_eq!(limits(), (json!(48 << 20), json!(60)));
+    let wrong = lab.ocirun(["update", "--memory", "much", "c"]);
+    assert!(
+        wrong.stderr.contains("invalid value for memory"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn a_process_of_exec_has_the_filter_of_the_container() {
+    let Some(lab) = Lab::new() else { return };
+    let bundle = lab.bundle("b", ["sleep", "1000"]);
+    bundle.edit(|spec| {
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{
+                "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95,
+            }],
+        });
+    });
+    let running = lab.start("c", &bundle);
+    let finished = running.exec(["sh", "-c", "mkdir /x; grep Seccomp: /proc/self/status"]);
+    assert!(finished.stderr.contains("not supported"), "{finished:?}");
+    assert_eq!(finished.stdout, "Seccomp:\t2\n", "{finished:?}");
+}

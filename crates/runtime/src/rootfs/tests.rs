@@ -92,7 +92,14 @@ impl Bundle {
 
 /// All steps but the terminal, as the child runs them.
 fn enter_with(plan: &Plan, api: MountApi) -> Result<Prepared, Error> {
-    let mut prepared = prepare_with(plan, Vec::new(), api)?;
+    steps_after(prepare_with(plan, Vec::new(), api)?)
+}
+
+fn enter_with_sources(plan: &Plan, sources: Vec<OwnedFd>) -> Result<Prepared, Error> {
+    steps_after(prepare(plan, sources)?)
+}
+
+fn steps_after(mut prepared: Prepared) -> Result<Prepared, Error> {
     prepared.pivot()?;
     prepared.make_cwd(Path::new("/"))?;
     prepared.finalize()?;

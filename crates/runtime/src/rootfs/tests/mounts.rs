@@ -348,3 +348,50 @@ fn classes_of_access_times_and_nosymfollow_are_applied() {
         assert_ne!(attr::NOSYMFOLLOW, 0);
     });
 }
+
+#[test]
+fn an_id_mapped_source_is_what_was_opened_whatever_its_path_becomes() {
+    let bundle = Bundle::new();
+    let (source, secret) = (bundle.host("source"), bundle.host("secret"));
+    for (folder, name) in [(&source, "file"), (&secret, "key")] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join(name), name).unwrap();
+    }
+    let ids = json!([{"containerID": 0, "hostID": 4000, "size": 10}]);
+    let mut mount = bind("/x", &source, &["rbind", "ro"]);
+    mount["uidMappings"] = ids.clone();
+    mount["gidMappings"] = ids;
+    let plan = bundle.plan(json!([mount, bind("/y", &source, &["rbind"])]), json!({}));
+
+    let init = rustix::process::getpid();
+    let init = rustix::process::pidfd_open(init, rustix::process::PidfdFlags::empty()).unwrap();
+    let opened = sources::open(&plan, init.as_fd()).unwrap();
+    assert_eq!(opened.len(), 1);
+    fs::rename(&source, bundle.host("moved")).unwrap();
+    symlink(&secret, &source).unwrap();
+    isolated(|| {
+        enter_with_sources(&plan, opened).unwrap();
+        let metadata = fs::metadata("/x/file").unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (4000, 4000));
+        assert!(!Path::new("/x/key").exists());
+        assert_eq!(access("/x"), "ro");
+        // One that is not id-mapped is found by its path when it is mounted.
+        assert_eq!(fs::metadata("/y/key").unwrap().uid(), 0);
+    });
+    // Sources that do not fit the plan are not taken for others.
+    let error = isolated(|| prepare(&plan, Vec::new()).unwrap_err());
+    assert!(error.to_string().contains("not as many"), "{error}");
+    let missing = bundle.plan(
+        json!([{"destination": "/x", "type": "bind", "source": "/nope/nope", "options": ["bind"],
+                "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+                "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}]),
+        json!({}),
+    );
+    let error = sources::open(&missing, init.as_fd()).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::NOENT));
+    assert!(
+        error
+            .to_string()
+            .starts_with("error mounting \"/nope/nope\" to rootfs at \"/x\"")
+    );
+}

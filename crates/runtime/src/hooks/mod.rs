@@ -11,7 +11,7 @@
 //! | `poststop`        | shim   | host's     | nothing of the container is left                | is logged        |
 //!
 //! Who runs a hook waits for it, so hooks are run by workers, never by the thread that answers
-//! requests. [`run`] says how one is run.
+//! requests. `run.rs` says how one is run.
 
 mod run;
 

@@ -89,6 +89,15 @@ impl Cgroup {
                 return Ok(true);
             }
         }
+        if let Some(place) = self.unified_place() {
+            // Processes stop one by one after this is set; an ancestor's only shows below.
+            let root = place.hierarchy(self.layout()).root();
+            let set = tree::vanishing(access::read(root, &place.file("cgroup.freeze")))
+                .map_err(|error| self.failed("inspect", place, error))?;
+            if set.is_some_and(|set| set == "1") {
+                return Ok(true);
+            }
+        }
         Ok(self.event("frozen")? == Some(true))
     }
 

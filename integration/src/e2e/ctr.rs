@@ -13,6 +13,7 @@ tests!["ctr";
     run_passes_stdin_through,
     run_with_a_terminal_works_under_script,
     tasks_can_be_listed_executed_and_killed,
+    tasks_can_be_measured_paused_and_resumed,
     a_read_only_root_and_a_mount_can_be_asked_for,
     the_network_of_the_host_can_be_asked_for,
 ];
@@ -135,6 +136,27 @@ fn tasks_can_be_listed_executed_and_killed(lab: &Lab) -> Outcome {
     ctr(&["task", "rm", &id])?;
     assert!(ctr(&["container", "rm", &id])?.status.success());
     lab.expect_nothing_left_of(&id)
+}
+
+fn tasks_can_be_measured_paused_and_resumed(lab: &Lab) -> Outcome {
+    let container = lab.container(["sleep", "1000"]).start()?;
+    let id = container.id();
+    let ctr = |words: &[&str]| -> Outcome<String> {
+        let output = lab.containerd().ctr(words)?;
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        Ok(text(&output.stdout))
+    };
+    let metrics = ctr(&["task", "metrics", id])?;
+    assert!(
+        metrics.contains("memory") && metrics.contains("pids"),
+        "{metrics}"
+    );
+    ctr(&["task", "pause", id])?;
+    assert!(ctr(&["task", "ls"])?.contains("PAUSED"));
+    ctr(&["task", "resume", id])?;
+    assert!(!ctr(&["task", "ls"])?.contains("PAUSED"));
+    container.kill_and_finish()?;
+    Ok(())
 }
 
 fn a_read_only_root_and_a_mount_can_be_asked_for(lab: &Lab) -> Outcome {

@@ -8,7 +8,7 @@
 //! | `logger`   | the logger behind the `log` crate's macros                   |
 //! | [`tail`]   | the last lines of the log                                    |
 //! | [`ring`]   | the last so many things of a kind, numbered                  |
-//! | [`span`]   | what is done, for whom, as a part of what                    |
+//! | [`mod@span`] | what is done, for whom, as a part of what                    |
 //! | [`recorder`] | the flight recorder: spans under way and ended             |
 //! | [`trace`]  | the trace of whoever calls                                   |
 //! | [`otlp`]   | export to an OpenTelemetry collector                         |

@@ -599,3 +599,23 @@ fn a_process_of_exec_has_the_filter_of_the_container() {
     assert!(finished.stderr.contains("not supported"), "{finished:?}");
     assert_eq!(finished.stdout, "Seccomp:\t2\n", "{finished:?}");
 }
+
+#[test]
+fn the_gate_needs_no_system_call_that_old_filters_forbid() {
+    let Some(lab) = Lab::new() else { return };
+    let bundle = lab.bundle("b", ["sh", "-c", "exit 7"]);
+    for no_new_privileges in [true, false] {
+        bundle.edit(|spec| {
+            spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+            spec["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{
+                    "names": ["openat2", "statx", "fstatfs", "close_range", "readlinkat"],
+                    "action": "SCMP_ACT_ERRNO", "errnoRet": 1,
+                }],
+            });
+        });
+        let run = lab.ocirun(["run", "-b", bundle.name(), "c"]);
+        assert_eq!(run.code, Some(7), "{run:?}");
+    }
+}

@@ -265,23 +265,45 @@ impl OwnDescriptors {
     /// # Errors
     /// As [`Procfs::reopen`].
     pub fn reopen(&self, fd: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
+        self.verify(&fd)?;
+        self.reopen_verified(fd, flags)
+    }
+
+    /// Whether a descriptor's link is procfs's own and nothing is mounted over it.
+    ///
+    /// # Errors
+    /// Something is.
+    pub fn verify(&self, fd: impl AsFd) -> Result<()> {
         let number = fd.as_fd().as_raw_fd().to_string();
-        let reopened = (|| {
-            let found = mount_id(self.directory.as_fd(), &number, AtFlags::SYMLINK_NOFOLLOW)?;
-            if found != self.mount {
-                return Err(sys::Error::new("statx", number.clone(), Errno::XDEV));
-            }
-            let flags = flags | OFlags::CLOEXEC;
-            rustix::io::retry_on_intr(|| {
-                rustix::fs::openat(&self.directory, &*number, flags, Mode::empty())
+        mount_id(self.directory.as_fd(), &number, AtFlags::SYMLINK_NOFOLLOW)
+            .and_then(|found| match found == self.mount {
+                true => Ok(()),
+                false => Err(sys::Error::new("statx", number.clone(), Errno::XDEV)),
             })
-            .call("openat", || format!("{number:?}, {flags:?}"))
-        })();
-        reopened.map_err(|source| Error::File {
-            attempt: "reopen",
-            path: format!("thread-self/fd/{number}"),
-            source,
+            .map_err(|source| reopening(&number, source))
+    }
+
+    /// As [`Self::reopen`] after [`Self::verify`]: no other system call than `openat(2)`, which
+    /// every seccomp profile allows.
+    ///
+    /// # Errors
+    /// The file does not allow it.
+    pub fn reopen_verified(&self, fd: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
+        let number = fd.as_fd().as_raw_fd().to_string();
+        let flags = flags | OFlags::CLOEXEC;
+        rustix::io::retry_on_intr(|| {
+            rustix::fs::openat(&self.directory, &*number, flags, Mode::empty())
         })
+        .call("openat", || format!("{number:?}, {flags:?}"))
+        .map_err(|source| reopening(&number, source))
+    }
+}
+
+fn reopening(number: &str, source: sys::Error) -> Error {
+    Error::File {
+        attempt: "reopen",
+        path: format!("thread-self/fd/{number}"),
+        source,
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::OFlags;
 
-use super::{Descriptor, Init};
+use super::{Descriptor, Init, StepError, StepResult};
 use crate::error::Failure;
 use crate::gate::THROUGH;
 use crate::procfs::OwnDescriptors;
@@ -24,16 +24,26 @@ pub(super) enum Gate {
     },
 }
 
+impl Init {
+    /// Before a seccomp filter may forbid what it takes.
+    pub(super) fn find_gate(&mut self) -> StepResult {
+        self.gate = Gate::of(self)?;
+        Ok(())
+    }
+}
+
 impl Gate {
-    /// The one that came with the plan. To be called as long as there is a procfs.
-    pub(super) fn of(init: &mut Init) -> Result<Self, Failure> {
+    /// The one that came with the plan.
+    fn of(init: &mut Init) -> Result<Self, StepError> {
         let Some(fifo) = init.take(Descriptor::Gate) else {
             return Ok(Gate::Channel);
         };
-        let rootfs = init.rootfs.as_ref();
-        let rootfs = rootfs.ok_or_else(|| failed("an exec has no gate".to_owned()))?;
-        let own = rootfs.procfs().own_descriptors();
-        let own = own.map_err(|e| failed(e.to_string()))?;
+        let procfs = init
+            .rootfs
+            .as_ref()
+            .map_or(&init.procfs, |rootfs| rootfs.procfs());
+        let own = procfs.own_descriptors()?;
+        own.verify(&fifo)?;
         Ok(Gate::Fifo { fifo, own })
     }
 
@@ -58,7 +68,7 @@ impl Gate {
     fn wait_for_reader(self, channel: Channel) -> Result<Listener, (Listener, Failure)> {
         match self {
             Gate::Channel => Ok(Listener::Channel(channel)),
-            Gate::Fifo { fifo, own } => match own.reopen(fifo, OFlags::WRONLY) {
+            Gate::Fifo { fifo, own } => match own.reopen_verified(fifo, OFlags::WRONLY) {
                 // The FIFO takes the channel's place, whose other end is closed by now.
                 Ok(fifo) => Ok(Listener::Fifo(fifo)),
                 Err(e) => Err((Listener::Nobody, failed(e.to_string()))),

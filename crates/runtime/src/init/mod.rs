@@ -224,6 +224,7 @@ const INIT: &[Step] = &[
     step("set memory policy", Init::set_memory_policy),
     step("set resource limits", Init::set_rlimits),
     step("set SELinux label", Init::set_selinux_label),
+    step("find gate", Init::find_gate),
     // Here it takes privileges, unless there is no_new_privs: then it is loaded last.
     step("load seccomp filter", Init::load_filter_with_privileges),
     step("change to working directory", Init::change_directory),
@@ -340,6 +341,7 @@ struct Init {
     /// The directory could not be entered as root: NFS and FUSE may allow it to the user only.
     cwd_deferred: bool,
     program: CString,
+    gate: gate::Gate,
 }
 
 impl Init {
@@ -367,6 +369,7 @@ impl Init {
             time_offsets: None,
             procfs: Procfs::default(),
             environment: Vec::new(),
+            gate: gate::Gate::Channel,
             cwd_deferred: false,
             program: CString::default(),
         })
@@ -415,10 +418,6 @@ impl Init {
         let is_init = matches!(self.plan.role, Role::Init(_));
         let inherited = self.take_all(Descriptor::Inherited);
         let filter = self.take_last_filter();
-        let gate = match gate::Gate::of(&mut self) {
-            Ok(gate) => gate,
-            Err(failure) => return (Listener::Channel(self.channel), failure),
-        };
         // Everything else that came with the plan is closed here, before the gate.
         drop((self.fds, self.rootfs, self.sources, self.procfs));
         sys::signals::exit_on_fatal_signals();
@@ -435,7 +434,7 @@ impl Init {
         }
         let mut listener = Listener::Channel(self.channel);
         if is_init {
-            listener = match gate.wait(listener) {
+            listener = match self.gate.wait(listener) {
                 Ok(listener) => listener,
                 Err(failed) => return failed,
             };

@@ -12,6 +12,7 @@ use crate::create;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::record::{Place, Record};
+use crate::systemd::{Driver, Scope};
 
 /// A process just forked cannot be moved for an instant (`EINVAL`).
 const MOVE_TRIES: u32 = 5;
@@ -27,20 +28,22 @@ pub struct Cgroup {
     places: Vec<Place>,
     /// The v2 directory, where there is one.
     unified: Option<OwnedFd>,
+    /// Its unit, if systemd manages it.
+    scope: Option<Scope>,
 }
 
 impl Cgroup {
     /// Which directories the container's cgroup would be; touches nothing.
     ///
-    /// `path` is `linux.cgroupsPath` of the specification for the cgroupfs driver: absolute means
+    /// `path` is `linux.cgroupsPath` of the specification. For the cgroupfs driver absolute means
     /// from the root of each hierarchy; relative means below our own cgroup, on pure v2 below
-    /// the root. Without one it is `/<id>`.
+    /// the root. Without one it is `/<id>`. For the systemd driver it is `slice:prefix:name`;
+    /// without one it is `system.slice:runc:<id>`.
     ///
     /// # Errors
-    /// The path cannot be a container's: it is a root, holds a NUL byte, or is meant for the
-    /// systemd driver.
-    pub fn plan(layout: &Layout, path: Option<&str>, id: &str) -> Result<Record> {
-        Record::plan(layout, path, id)
+    /// The path cannot be a container's: it is a root, holds a NUL byte, or makes no unit.
+    pub fn plan(layout: &Layout, driver: Driver, path: Option<&str>, id: &str) -> Result<Record> {
+        Record::plan(layout, driver, path, id)
     }
 
     /// Makes the directories, with missing ancestors.
@@ -54,7 +57,8 @@ impl Cgroup {
             return Err(Error::NoHierarchy);
         }
         let made = create::make_all(layout, &places)?;
-        let cgroup = Self::with_places(layout, record, places)?;
+        let mut cgroup = Self::with_places(layout, record, places)?;
+        cgroup.scope = record.unit().map(Scope::new);
         if let (Some(place), None) = (cgroup.unified_place(), &cgroup.unified) {
             // Removed under our hands: without it the container would stay in our own cgroup.
             let gone = sys::Error::new("openat2", format!("{:?}", place.path), Errno::NOENT);
@@ -79,6 +83,7 @@ impl Cgroup {
             record: record.clone(),
             places,
             unified: None,
+            scope: record.unit().map(Scope::started),
         };
         if let Some(place) = cgroup.unified_place() {
             let root = place.hierarchy(layout).root();
@@ -133,6 +138,10 @@ impl Cgroup {
 
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
     }
 
     pub(crate) fn places(&self) -> &[Place] {

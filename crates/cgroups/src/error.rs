@@ -18,9 +18,55 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A path of the systemd driver.
-    #[error("cgroup path {0:?} is for the systemd cgroup driver, which is not supported yet")]
+    /// A path that the systemd driver cannot use.
+    #[error(
+        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {0:?} instead"
+    )]
     SystemdPath(String),
+    /// An annotation that is no property of a systemd unit.
+    #[error("annotation {annotation:?} {reason}")]
+    Annotation {
+        /// Its name.
+        annotation: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The systemd driver without systemd.
+    #[error("systemd not running on this host, cannot use systemd cgroups manager")]
+    SystemdAbsent,
+    /// systemd refuses, or cannot be reached.
+    #[error("unable to {attempt} unit {unit:?}: {source}")]
+    Systemd {
+        /// What was attempted: `start`, `stop`, ...
+        attempt: &'static str,
+        /// The unit.
+        unit: String,
+        /// Why.
+        #[source]
+        source: Box<dbus::Error>,
+    },
+    /// systemd tried, and failed.
+    #[error("error creating systemd unit `{unit}`: got `{result}`")]
+    SystemdJob {
+        /// The unit.
+        unit: String,
+        /// systemd's word: `failed`, `canceled`, `timeout`, ...
+        result: String,
+    },
+    /// systemd has not done it in time.
+    #[error("timeout waiting for systemd to {attempt} {unit}")]
+    SystemdSlow {
+        /// `start` or `stop`.
+        attempt: &'static str,
+        /// The unit.
+        unit: String,
+    },
+    /// systemd has its scope at another place than where it was expected.
+    #[error("systemd has put the container elsewhere than into {path}")]
+    Misplaced {
+        /// The expected directory.
+        path: String,
+    },
     /// A relative path, and the hierarchy is not mounted where our own cgroup could be seen.
     #[error("own cgroup is not visible below {mount_point}: the cgroup path must be absolute")]
     OwnCgroupHidden {

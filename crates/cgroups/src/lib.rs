@@ -22,6 +22,7 @@
 //! | `freezer`    | stopping all processes, and letting them go on                  |
 //! | [`shim`]     | the shim's own cgroup                                           |
 //! | `reader`     | many small files, one buffer                                    |
+//! | [`systemd`]  | scopes of systemd, for those who let it manage cgroups          |
 //! | `access`     | files below a hierarchy's root, opened so that nothing escapes  |
 //! | `tree`       | walking a subtree that its owner may change meanwhile           |
 //!
@@ -47,6 +48,7 @@ pub mod oom;
 pub mod record;
 pub mod shim;
 pub mod stats;
+pub mod systemd;
 
 mod access;
 mod controllers;
@@ -73,6 +75,7 @@ pub use oom::Oom;
 pub use record::Record;
 pub use shim::join_shim;
 pub use stats::Stats;
+pub use systemd::Driver;
 
 #[cfg(test)]
 mod tests;

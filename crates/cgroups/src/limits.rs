@@ -27,8 +27,10 @@ mod other;
 mod undo;
 mod update;
 
+pub(crate) use block_io::converted as io_weight;
 pub use block_io::{BlockIo, Device, Rate, Throttle, WeightDevice};
 pub use cpu::Cpu;
+pub(crate) use cpu::weight;
 pub use memory::Memory;
 pub use other::{HugepageLimit, Network, RdmaLimit};
 pub use update::Change;

@@ -8,14 +8,23 @@ use serde::{Deserialize, Serialize};
 use crate::access;
 use crate::error::{Error, Result};
 use crate::layout::{Hierarchy, Kind, Layout, Mode};
+use crate::systemd::{Driver, Unit};
 
-/// Absolute path of the container's cgroup in each hierarchy.
+/// Absolute path of the container's cgroup in each hierarchy, and its unit if systemd manages it.
 ///
 /// The keys are those of runc's `cgroup_paths`: controller names and `name=systemd` on v1, the
 /// empty string for v2. Co-mounted controllers have the same path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Record(BTreeMap<String, String>);
+pub struct Record {
+    #[serde(rename = "cgroup_paths")]
+    paths: BTreeMap<String, String>,
+    #[serde(
+        rename = "systemd_unit",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    unit: Option<Unit>,
+}
 
 /// A directory of the container: which hierarchy, and where below its root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,12 +58,29 @@ enum CgroupsPath {
 impl Record {
     /// Absolute paths by controller.
     pub fn paths(&self) -> &BTreeMap<String, String> {
-        &self.0
+        &self.paths
+    }
+
+    /// The unit that the cgroup is.
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// Which directories the container's cgroup would be. Nothing is touched.
-    pub(crate) fn plan(layout: &Layout, path: Option<&str>, id: &str) -> Result<Self> {
-        let path = CgroupsPath::parse(path, id)?;
+    pub(crate) fn plan(
+        layout: &Layout,
+        driver: Driver,
+        path: Option<&str>,
+        id: &str,
+    ) -> Result<Self> {
+        let unit = match driver {
+            Driver::Cgroupfs => None,
+            Driver::Systemd => Some(Unit::parse(path, id)?),
+        };
+        let path = match &unit {
+            None => CgroupsPath::parse(path, id)?,
+            Some(unit) => CgroupsPath::Absolute(unit.path()),
+        };
         let mut paths = BTreeMap::new();
         for hierarchy in layout.hierarchies() {
             // Named hierarchies belong to other service managers; containers follow systemd's.
@@ -75,14 +101,24 @@ impl Record {
                 paths.insert(key.clone(), hierarchy.absolute(&path));
             }
         }
-        Ok(Self(paths))
+        Ok(Self { paths, unit })
     }
 
     /// The directories, each once. A hierarchy that is not mounted (any more) is left out.
     pub(crate) fn places(&self, layout: &Layout) -> Result<Vec<Place>> {
-        let mut places: Vec<Place> = Vec::with_capacity(self.0.len());
+        if let Some(unit) = self.unit.as_ref().filter(|unit| !unit.is_valid()) {
+            return Err(Error::InvalidPath {
+                path: unit.name().to_owned(),
+                reason: "is recorded as a systemd unit, which it cannot be",
+            });
+        }
+        let mut places: Vec<Place> = Vec::with_capacity(self.paths.len());
         for (index, hierarchy) in layout.hierarchies().iter().enumerate() {
-            for path in hierarchy.keys().iter().filter_map(|key| self.0.get(key)) {
+            for path in hierarchy
+                .keys()
+                .iter()
+                .filter_map(|key| self.paths.get(key))
+            {
                 let place = Place {
                     hierarchy: index,
                     path: relative(hierarchy, path)?,
@@ -122,9 +158,6 @@ impl CgroupsPath {
         if path.contains('\0') {
             return Err(invalid(path, "contains a NUL byte"));
         }
-        if !path.contains('/') && path.matches(':').count() == 2 {
-            return Err(Error::SystemdPath(path.to_owned()));
-        }
         let cleaned = clean(path);
         if cleaned.is_empty() {
             return Err(invalid(path, "names the root of the hierarchy"));
@@ -153,6 +186,13 @@ pub(crate) fn clean(path: &str) -> String {
 mod tests {
     use super::*;
 
+    fn of<const N: usize>(paths: [(String, String); N]) -> Record {
+        Record {
+            paths: BTreeMap::from(paths),
+            unit: None,
+        }
+    }
+
     fn parse(path: &str) -> Result<CgroupsPath> {
         CgroupsPath::parse(Some(path), "id")
     }
@@ -170,6 +210,8 @@ mod tests {
         // Colons alone do not make it systemd's.
         assert_eq!(parse("/pod:a:b").unwrap(), absolute("pod:a:b"));
         assert_eq!(parse("a:b").unwrap(), relative("a:b"));
+        // As with runc: what it means is the driver's to say, not the path's.
+        assert_eq!(parse("a.slice:b:c").unwrap(), relative("a.slice:b:c"));
     }
 
     #[test]
@@ -193,30 +235,39 @@ mod tests {
     }
 
     #[test]
-    fn a_systemd_path_is_refused_by_name() {
-        for path in ["system.slice:docker:abc", ":cri-containerd:abc"] {
-            let error = parse(path).unwrap_err();
-            assert!(matches!(error, Error::SystemdPath(_)), "{error}");
-            assert!(error.to_string().contains("systemd"), "{error}");
-        }
+    fn a_record_of_a_unit_has_its_place_and_survives_json() {
+        let layout = Layout::detect().unwrap();
+        let path = Some("a-b.slice:p:n");
+        let record = Record::plan(&layout, Driver::Systemd, path, "id").unwrap();
+        let end = "/a.slice/a-b.slice/p-n.scope";
+        assert!(record.paths().values().all(|p| p.ends_with(end)));
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+        let bad = json.replace("p-n.scope", "../p-n.scope");
+        let record: Record = serde_json::from_str(&bad).unwrap();
+        assert!(record.places(&layout).is_err());
     }
 
     #[test]
     fn a_record_names_every_controller_and_survives_json() {
         let layout = Layout::detect().unwrap();
-        let record = Record::plan(&layout, Some("/top/x"), "id").unwrap();
+        let record = Record::plan(&layout, Driver::Cgroupfs, Some("/top/x"), "id").unwrap();
         let keys: usize = layout.hierarchies().iter().map(|h| h.keys().len()).sum();
         assert_eq!(record.paths().len(), keys);
         assert!(record.paths().values().all(|p| p.ends_with("/top/x")));
         let json = serde_json::to_string(&record).unwrap();
-        assert!(json.starts_with('{') && json.contains("/top/x\""), "{json}");
+        assert!(
+            json.starts_with("{\"cgroup_paths\":{") && json.contains("/top/x\""),
+            "{json}"
+        );
+        assert!(!json.contains("systemd_unit"), "{json}");
         assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
     }
 
     #[test]
     fn a_relative_path_is_below_our_own_cgroup_on_v1_and_the_root_on_v2() {
         let layout = Layout::detect().unwrap();
-        let record = Record::plan(&layout, Some("../top/x"), "id").unwrap();
+        let record = Record::plan(&layout, Driver::Cgroupfs, Some("../top/x"), "id").unwrap();
         let all = layout.hierarchies().iter();
         for (hierarchy, key) in all.flat_map(|h| h.keys().iter().map(move |key| (h, key))) {
             let above = match layout.mode() {
@@ -240,7 +291,7 @@ mod tests {
             &format!("{root}x/y"),
             &format!("{root}/"),
         ] {
-            let record = Record(BTreeMap::from([(first.keys()[0].clone(), path.to_owned())]));
+            let record = of([(first.keys()[0].clone(), path.to_owned())]);
             let error = record.places(&layout).unwrap_err();
             assert!(
                 matches!(error, Error::OutsideHierarchy { .. }),
@@ -252,7 +303,7 @@ mod tests {
     #[test]
     fn an_unknown_controller_of_a_record_is_left_out() {
         let layout = Layout::detect().unwrap();
-        let record = Record(BTreeMap::from([("bogus".to_owned(), "/x/y".to_owned())]));
+        let record = of([("bogus".to_owned(), "/x/y".to_owned())]);
         assert_eq!(record.places(&layout).unwrap(), []);
     }
 }

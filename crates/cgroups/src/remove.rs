@@ -10,6 +10,7 @@ use crate::access;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::record::Place;
+use crate::systemd::Scope;
 use crate::tree;
 
 /// How long a cgroup may stay busy. Processes just killed leave it one by one.
@@ -19,11 +20,22 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Cgroup {
     /// Removes the cgroup in all hierarchies, and whatever was made below it. What is gone is
-    /// gone; ancestors stay. Waits some seconds for processes that are about to leave.
+    /// gone; ancestors stay. Waits some seconds for processes that are about to leave, and for
+    /// systemd to stop the unit if it is one.
     ///
     /// # Errors
     /// A directory cannot be removed; all others are, where possible.
     pub fn remove(&self) -> Result<()> {
+        let removed = self.remove_directories();
+        // systemd stops a scope without processes by itself. That it has done so already is all
+        // that is waited for: a systemd that does not answer keeps no container.
+        if let Some(Err(error)) = self.scope().map(Scope::stop) {
+            log::warn!("{error}");
+        }
+        removed
+    }
+
+    fn remove_directories(&self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         let mut pause = FIRST_PAUSE;
         let mut hopeless = None;

@@ -40,7 +40,7 @@ impl Top {
 
     fn plan(&self, name: &str) -> Record {
         let path = format!("/{}/{name}", self.name);
-        Cgroup::plan(&self.layout, Some(&path), "id").unwrap()
+        Cgroup::plan(&self.layout, Driver::Cgroupfs, Some(&path), "id").unwrap()
     }
 
     fn create(&self, name: &str) -> Cgroup {
@@ -54,7 +54,7 @@ impl Top {
         if paths.is_empty() {
             return None;
         }
-        let record = serde_json::from_value(serde_json::to_value(paths).unwrap()).unwrap();
+        let record = serde_json::from_value(serde_json::json!({ "cgroup_paths": paths })).unwrap();
         Some(Cgroup::create(&self.layout, &record).unwrap())
     }
 

@@ -23,6 +23,7 @@ const ROOT: &str = "/run/ocirun";
 pub(crate) struct Common {
     root: PathBuf,
     debug: bool,
+    cgroup_driver: runtime::CgroupDriver,
 }
 
 impl Common {
@@ -32,16 +33,22 @@ impl Common {
             None | Some("auto" | "false" | "") => {}
             Some(value) => return Err(Error::Unsupported(format!("--rootless={value}"))),
         }
-        if parsed.is_set("systemd-cgroup") {
-            return Err(Error::Unsupported("--systemd-cgroup".to_owned()));
-        }
         let root = parsed.value("root").filter(|root| !root.is_empty());
         let root =
             std::path::absolute(root.unwrap_or(ROOT)).attempt(|| "find --root".to_owned())?;
         Ok(Self {
             root,
             debug: parsed.is_set("debug"),
+            cgroup_driver: match parsed.is_set("systemd-cgroup") {
+                true => runtime::CgroupDriver::Systemd,
+                false => runtime::CgroupDriver::Cgroupfs,
+            },
         })
+    }
+
+    /// Who manages the cgroups of new containers.
+    pub(crate) fn cgroup_driver(&self) -> runtime::CgroupDriver {
+        self.cgroup_driver
     }
 
     /// Where state is kept.

@@ -73,6 +73,7 @@ impl<'a> Request<'a> {
                 inherited: inherited::take(parsed)?,
                 pivot: self.pivot,
                 keyring: self.keyring,
+                cgroup_driver: common.cgroup_driver(),
             },
         )?;
         Ok((container, console, master))

@@ -19,7 +19,7 @@ pub fn document() -> Value {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": CAPABILITIES,
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": false,
             },
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },

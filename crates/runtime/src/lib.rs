@@ -63,6 +63,7 @@ pub mod state;
 pub mod sync;
 mod time;
 
+pub use cgroups::Driver as CgroupDriver;
 pub use container::{
     Bundle, Container, CreateRequest, Deletion, ExecProcess, Inherited, Keyring, Recipient,
     Runtime, Status, Stdio, Stored, Summary,

@@ -43,7 +43,8 @@ pub struct State {
     /// Always false.
     #[serde(default)]
     pub rootless: bool,
-    /// Its cgroup directories by controller ("" on cgroup v2).
+    /// Its cgroup directories by controller ("" on cgroup v2), and its systemd unit, if it is one.
+    #[serde(flatten)]
     pub cgroup_paths: cgroups::Record,
     /// Its namespaces by runc's names.
     #[serde(default)]

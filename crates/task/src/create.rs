@@ -188,11 +188,6 @@ fn create(
         Status::unknown(format!("OCI runtime create failed: {}", chain(e)))
     };
     options.check_binary().map_err(|e| failed(&e))?;
-    if options.systemd_cgroup {
-        return Err(Status::unknown(
-            "OCI runtime create failed: the systemd cgroup driver is not supported by this runtime yet",
-        ));
-    }
     let state_root = Path::new(options.state_root());
     let directory = runtime::state::Directory::new(state_root, namespace, &request.id)
         .map_err(|e| failed(&e))?;
@@ -228,6 +223,11 @@ fn create(
                 Keyring::Inherited
             } else {
                 Keyring::New
+            },
+            cgroup_driver: if options.systemd_cgroup {
+                runtime::CgroupDriver::Systemd
+            } else {
+                runtime::CgroupDriver::Cgroupfs
             },
         },
     );

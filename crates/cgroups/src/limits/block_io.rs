@@ -143,7 +143,7 @@ fn given(weight: Option<u16>) -> Option<u16> {
 }
 
 /// From 10..1000 to 1..10000.
-fn converted(weight: u16) -> Result<u64> {
+pub(crate) fn converted(weight: u16) -> Result<u64> {
     match weight {
         10..=1000 => Ok(1 + (u64::from(weight) - 10) * 9999 / 990),
         _ => Err(invalid(&format!("{weight} is not between 10 and 1000"))),

@@ -136,7 +136,7 @@ pub(super) fn cpuset(cpu: &Cpu) -> Vec<Step> {
 
 /// The weight on v2 for shares on v1: a curve through 2 → 1, 1024 → 100 and 262144 → 10000,
 /// which are the ends and the defaults. The formula is that of other runtimes: users compare.
-pub(super) fn weight(shares: u64) -> u64 {
+pub(crate) fn weight(shares: u64) -> u64 {
     if shares <= *SHARES.start() {
         return 1;
     }

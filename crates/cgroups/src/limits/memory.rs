@@ -25,6 +25,11 @@ pub struct Memory {
 const UNLIMITED: i64 = -1;
 
 impl Memory {
+    /// Swap without memory, as v2 wants it.
+    pub(crate) fn swap_alone(&self) -> Result<Option<i64>> {
+        swap_alone(given(self.limit), given(self.swap))
+    }
+
     fn invalid(limit: &'static str, reason: impl Into<String>) -> Error {
         Error::InvalidLimit {
             limit,
@@ -84,7 +89,7 @@ pub(super) fn v1(memory: &Memory, read: Read<'_>) -> Result<Vec<Step>> {
 pub(super) fn v2(memory: &Memory, read: Read<'_>) -> Result<Vec<Step>> {
     check_use(memory, read)?;
     let mut steps = Vec::new();
-    if let Some(swap) = swap_alone(given(memory.limit), given(memory.swap))? {
+    if let Some(swap) = memory.swap_alone()? {
         // A machine without swap has no such file. Then there is none to be limited.
         let tolerance = match swap {
             UNLIMITED | 0 => Tolerance::Missing,

@@ -8,6 +8,7 @@ use super::{BlockIo, Cpu, Limits, Memory, Network};
 use crate::access;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
+use crate::systemd::Told;
 
 /// What has been changed; to be taken back, or kept by dropping this.
 #[derive(Debug)]
@@ -36,13 +37,20 @@ impl Change<'_> {
 
 impl Cgroup {
     /// Sets the limits that are given, as [`Self::set_limits`] does; if one of them cannot be set,
-    /// takes back those that were.
+    /// takes back those that were. With the systemd driver systemd is told as well.
     ///
     /// # Errors
-    /// As [`Self::set_limits`]. Everything is as it was before, as far as the kernel lets it.
+    /// As [`Self::set_limits`], or systemd refuses. Everything is as it was before, as far as the
+    /// kernel lets it.
     pub fn change_limits(&self, limits: &Limits) -> Result<Change<'_>> {
         let journal = RefCell::new(Journal::default());
-        let set = self.set_limits_with(limits, Some(&journal));
+        let set = self
+            .set_limits_with(limits, Some(&journal))
+            // After us, who know what was there before; then it has written what it knows, rounded.
+            .and_then(|()| match self.tell_systemd(limits, None)? {
+                Told::Systemd => self.set_limits(limits),
+                Told::Nobody => Ok(()),
+            });
         let change = Change {
             cgroup: self,
             journal: journal.into_inner(),

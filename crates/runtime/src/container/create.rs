@@ -6,11 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use cgroups::systemd::Claim;
 use cgroups::{Cgroup, Layout};
 use oci_spec::runtime::{Process, Spec};
 use rustix::process::Pid;
 use sys::spawn::Child;
 
+use super::confine::{confine, scope_properties};
 use super::control::{explain_kill, refuse_killed};
 use super::made::Made;
 use super::settle::Settling;
@@ -69,6 +71,7 @@ impl Container {
             .and_then(|linux| linux.cgroups_path().as_ref());
         let record = Cgroup::plan(
             &runtime.cgroups,
+            request.cgroup_driver,
             cgroups_path.map(|path| path.to_string_lossy()).as_deref(),
             request.id,
         )
@@ -103,6 +106,7 @@ impl Container {
             .map(|rdt| intel_rdt::Plan::new(rdt, request.id))
             .transpose()?;
         let seccomp = Seccomp::of(spec, &runtime.filters)?;
+        let extra = scope_properties(request.cgroup_driver, spec)?;
 
         span.done();
         let span = telemetry::span("save state");
@@ -216,13 +220,14 @@ impl Container {
                 .collect::<Result<Vec<Moved>>>()?;
             channel.send(Kind::NetDevicesMoved, &moved, &[])?;
         }
-        let set_limits = || {
-            let set = telemetry::traced("set limits", || cgroup.set_limits(&limits));
-            set.map_err(|source| Error::Cgroup {
-                attempt: "unable to apply cgroup limits",
-                source,
-            })
+        let claim = Claim {
+            id: request.id,
+            pid: child.pid.as_raw_nonzero().get(),
+            devices: &devices,
+            limits: &limits,
+            extra: &extra,
         };
+        let set_limits = || telemetry::traced("set limits", || confine(cgroup, &claim));
         let hooked = hooks.has(&[Hook::Prestart, Hook::CreateRuntime]);
         if hooked {
             answer(&channel, Kind::Hooks, child, "create")?;

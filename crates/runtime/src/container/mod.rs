@@ -4,6 +4,7 @@
 //! Straight sequential code that blocks; it runs on a worker thread. Nothing here knows containerd.
 
 mod bundle;
+mod confine;
 mod control;
 mod create;
 mod exec;
@@ -182,6 +183,8 @@ pub struct CreateRequest<'a> {
     pub pivot: rootfs::Pivot,
     /// Whose session keyring it uses.
     pub keyring: Keyring,
+    /// Who manages its cgroup.
+    pub cgroup_driver: cgroups::Driver,
 }
 
 /// A container whose init waits for [`Container::start`], or runs.

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a container may use, set when its init waits at the gate.
+
+use cgroups::systemd::{Claim, Driver, Extra};
+use cgroups::{Cgroup, Error as CgroupError};
+use oci_spec::runtime::Spec;
+
+use crate::error::{Error, Result};
+
+/// What the specification adds to the container's systemd unit.
+pub(super) fn scope_properties(driver: Driver, spec: &Spec) -> Result<Extra> {
+    match driver {
+        Driver::Cgroupfs => Ok(Extra::default()),
+        Driver::Systemd => Extra::from_annotations(spec.annotations().iter().flatten())
+            .map_err(|error| Error::spec("annotations", error.to_string())),
+    }
+}
+
+/// Hands the cgroup to systemd, if that is to manage it, and sets all limits.
+pub(super) fn confine(cgroup: &Cgroup, claim: &Claim<'_>) -> Result<()> {
+    let failed = |attempt| move |source: CgroupError| Error::Cgroup { attempt, source };
+    if cgroup.driver() == Driver::Systemd {
+        cgroup
+            .claim(claim)
+            .map_err(failed("unable to apply cgroup configuration"))?;
+        // Without what systemd has put beside it.
+        cgroup
+            .set_devices(claim.devices)
+            .map_err(failed("unable to apply device rules"))?;
+    }
+    cgroup
+        .set_limits(claim.limits)
+        .map_err(failed("unable to apply cgroup limits"))
+}

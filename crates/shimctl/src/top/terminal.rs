@@ -47,10 +47,10 @@ impl Terminal {
 
     /// Draws over what is there: without clearing first, so that nothing flickers.
     pub(crate) fn show(&self, lines: &[String]) -> Result<(), Error> {
-        let mut text = String::from("\x1b[H");
-        text.push_str(&lines.join("\x1b[K\r\n"));
-        text.push_str("\x1b[K\x1b[J");
-        self.write(&text)
+        // Cleared before it is written: behind a line as wide as the screen, the cursor stands on the
+        // last character.
+        let text = lines.join("\r\n\x1b[K");
+        self.write(&format!("\x1b[H\x1b[K{text}"))
     }
 
     /// Waits for a key.

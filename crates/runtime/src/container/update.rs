@@ -71,8 +71,9 @@ impl Container {
     }
 
     fn set_devices(&self, rules: &DeviceRules) -> Result<()> {
-        self.cgroup
-            .set_devices(rules)
+        // systemd has rules of its own beside ours, which must not be narrower.
+        let told = self.cgroup.tell_systemd(&Limits::default(), Some(rules));
+        told.and_then(|_| self.cgroup.set_devices(rules))
             .map_err(|source| Error::Cgroup {
                 attempt: "unable to apply device rules",
                 source,

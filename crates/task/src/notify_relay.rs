@@ -179,7 +179,7 @@ impl Server {
             return;
         };
         for news in notify.relay.take_news() {
-            log::debug!("{id} notifies: {news}");
+            self.note("notify", id, &news);
         }
     }
 }

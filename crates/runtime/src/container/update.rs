@@ -64,6 +64,10 @@ impl Container {
             for e in change.undo() {
                 log::error!("undo update of {}: {e}", self.id);
             }
+            // systemd would write the new values again at its next reload.
+            if let Err(e) = self.cgroup.tell_systemd(&held.limits, Some(&held.devices)) {
+                log::error!("undo update of {}: {e}", self.id);
+            }
             return Err(error);
         }
         *held = after;

@@ -395,11 +395,9 @@ impl Mount {
             return Err((".options", "tmpcopyup is for tmpfs only".into()));
         }
         if is_bind {
-            if let Some((key, _)) = filesystem.params.first() {
-                return Err((
-                    ".options",
-                    format!("{key:?} means nothing for a bind mount"),
-                ));
+            // The kernel ignores data for a bind mount, and so does runc.
+            for (key, _) in filesystem.params.drain(..) {
+                log::warn!("mount option {key:?} means nothing for a bind mount: ignored");
             }
         }
         if self.flags.has(ms::REMOUNT) {

@@ -218,6 +218,16 @@ fn ready_status_and_reload_reach_the_host(subject: &Subject) -> Outcome {
         assert_eq!(heard.text, wanted);
         assert!(heard.fds.is_empty());
     }
+    // People see it too, and where no host listens.
+    let mut request = diagnostics::v1::EventsRequest::new();
+    request.kinds.push("notify".to_owned());
+    let told = scene.shim.diagnostics()?.call(&request)?;
+    assert_eq!(told.events[0].container, ID);
+    assert!(
+        told.events[0].text.contains("STATUS=half way"),
+        "{:?}",
+        told.events
+    );
     scene.end()
 }
 

@@ -61,7 +61,9 @@ fn key(name: &str) -> (usize, &str) {
 }
 
 fn x86_64() -> impl Iterator<Item = (&'static str, u32)> {
-    syscalls::x86_64::Sysno::iter().map(|call| (call.name(), call.id() as u32))
+    syscalls::x86_64::Sysno::iter()
+        .map(|call| (call.name(), call.id() as u32))
+        .chain(X86_64.iter().copied())
 }
 
 /// x32 has the numbers of x86_64 with a bit set, but its own for calls with pointers in structures.
@@ -76,7 +78,11 @@ fn x32() -> Vec<(&'static str, u32)> {
 
 fn aarch64() -> Vec<(&'static str, u32)> {
     syscalls::aarch64::Sysno::iter()
-        .map(|call| (call.name(), call.id() as u32))
+        .map(|call| match call.name() {
+            // The crate has the name that arm and powerpc use.
+            "sync_file_range2" => ("sync_file_range", call.id() as u32),
+            name => (name, call.id() as u32),
+        })
         // The calls with 64-bit times are for those whose time had 32.
         .filter(|(_, number)| !(403..=423).contains(number))
         .chain([("newfstatat", 79)])
@@ -84,7 +90,21 @@ fn aarch64() -> Vec<(&'static str, u32)> {
 }
 
 /// Newer than the crate's tables; the same everywhere.
-const NEW: &[(&str, u32)] = &[("listns", 470), ("rseq_slice_yield", 471)];
+const NEW: &[(&str, u32)] = &[
+    ("mseal", 462),
+    ("setxattrat", 463),
+    ("getxattrat", 464),
+    ("listxattrat", 465),
+    ("removexattrat", 466),
+    ("open_tree_attr", 467),
+    ("file_getattr", 468),
+    ("file_setattr", 469),
+    ("listns", 470),
+    ("rseq_slice_yield", 471),
+];
+
+/// Newer than the crate's table of x86_64, and there only.
+const X86_64: &[(&str, u32)] = &[("uretprobe", 335), ("uprobe", 336)];
 
 const X86: &[(&str, u32)] = &[("break", 17)];
 

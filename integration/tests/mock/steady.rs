@@ -15,8 +15,9 @@ pub(crate) const TESTS: &[Test] = &[shared(
 const SLACK: u64 = 128;
 
 fn lives_and_execs(subject: &Subject) -> Outcome {
+    // What the shim remembers of the latest events fills rings of fixed size first.
     let (warm, rounds) = if subject.is_ours() {
-        (20, 200)
+        (100, 120)
     } else {
         (10, 20)
     };

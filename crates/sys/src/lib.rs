@@ -7,6 +7,7 @@
 //! | module      | what                                                              |
 //! |-------------|-------------------------------------------------------------------|
 //! | [`bpf`]       | device programs of cgroup v2                                      |
+//! | [`clock`]   | `clock_gettime(2)`                                                |
 //! | [`daemon`]    | `posix_spawn(3)` of the server                                    |
 //! | [`datagram`]  | datagrams of a Unix socket, with their senders                    |
 //! | [`error`]   | a failed call with its arguments and errno                        |
@@ -31,6 +32,7 @@
 //! | [`wait`]    | `waitid(2)` for any child                                         |
 
 pub mod bpf;
+pub mod clock;
 pub mod daemon;
 pub mod datagram;
 pub mod error;

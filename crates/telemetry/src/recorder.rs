@@ -105,8 +105,7 @@ pub fn is_recording() -> bool {
 
 /// CLOCK_MONOTONIC in nanoseconds.
 pub fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    sys::clock::monotonic()
 }
 
 fn new_id() -> u64 {

@@ -55,7 +55,8 @@ pub(crate) struct Verb {
     /// The arguments as help shows them.
     pub(crate) usage: &'static str,
     pub(crate) flags_end: Flags,
-    pub(crate) flags: &'static [Flag],
+    /// In tables that verbs share.
+    pub(crate) flags: &'static [&'static [Flag]],
     /// One line of help.
     pub(crate) help: &'static str,
 }
@@ -91,7 +92,7 @@ impl Parsed {
                     Some((name, value)) => (name, Some(value.to_owned())),
                     None => (name, None),
                 };
-                let known = own.iter().chain(global);
+                let known = own.iter().copied().flatten().chain(global);
                 let flag = known
                     .into_iter()
                     .find(|flag| {

@@ -1,310 +1,153 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which verbs and flags there are: runc's, as its clients use them.
 
-use crate::args::Takes::{Nothing, Value, Values};
 use crate::args::{Arguments, Flag, Flags, Parsed, Takes, Verb};
 
-const fn flag(name: &'static str, short: &'static str, takes: Takes, help: &'static str) -> Flag {
-    Flag {
-        name,
-        short,
-        takes,
-        help,
-    }
+/// A table of flags: name, short name or nothing, what stands behind it, a line of help.
+macro_rules! flags {
+    ($($name:literal $short:literal $takes:ident $help:literal;)*) => {
+        &[$(Flag { name: $name, short: $short, takes: Takes::$takes, help: $help }),*]
+    };
 }
 
 /// Flags of every verb.
-pub(crate) const GLOBAL: &[Flag] = &[
-    flag("debug", "", Nothing, "log more"),
-    flag("log", "", Value, "file to log to (default: standard error)"),
-    flag("log-format", "", Value, "text or json"),
-    flag("root", "", Value, "directory of the containers' state"),
-    flag(
-        "systemd-cgroup",
-        "",
-        Nothing,
-        "let systemd make the cgroups",
-    ),
-    flag("rootless", "", Value, "true, false or auto"),
-    flag("help", "h", Nothing, "show help"),
-    flag("version", "v", Nothing, "print the version"),
-];
+pub(crate) const GLOBAL: &[Flag] = flags! {
+    "debug" "" Nothing "log more";
+    "log" "" Value "file to log to (default: standard error)";
+    "log-format" "" Value "text or json";
+    "root" "" Value "directory of the containers' state";
+    "systemd-cgroup" "" Nothing "let systemd make the cgroups";
+    "rootless" "" Value "true, false or auto";
+    "help" "h" Nothing "show help";
+    "version" "v" Nothing "print the version";
+};
 
-const BUNDLE: Flag = flag(
-    "bundle",
-    "b",
-    Value,
-    "directory with config.json (default: .)",
-);
-const CONSOLE: Flag = flag(
-    "console-socket",
-    "",
-    Value,
-    "socket that gets the terminal's master",
-);
-const PIDFD: Flag = flag(
-    "pidfd-socket",
-    "",
-    Value,
-    "socket that gets the process's pidfd",
-);
-const PID_FILE: Flag = flag("pid-file", "", Value, "file to write the process's pid to");
-const NO_PIVOT: Flag = flag("no-pivot", "", Nothing, "do not use pivot_root");
-const NO_KEYRING: Flag = flag(
-    "no-new-keyring",
-    "",
-    Nothing,
-    "keep the caller's session keyring",
-);
-const PRESERVE: Flag = flag(
-    "preserve-fds",
-    "",
-    Value,
-    "pass on so many descriptors from 3 on",
-);
-const DETACH: Flag = flag("detach", "d", Nothing, "do not wait for its end");
-const SUBREAPER: Flag = flag(
-    "no-subreaper",
-    "",
-    Nothing,
-    "do not adopt the container's orphans",
-);
+/// Of what makes a process.
+const PROCESS: &[Flag] = flags! {
+    "console-socket" "" Value "socket that gets the terminal's master";
+    "pidfd-socket" "" Value "socket that gets the process's pidfd";
+    "pid-file" "" Value "file to write the process's pid to";
+    "preserve-fds" "" Value "pass on so many descriptors from 3 on";
+};
 
-const UPDATE: &[Flag] = &[
-    flag(
-        "resources",
-        "r",
-        Value,
-        "file with the resources as JSON, - for standard input",
-    ),
-    flag("blkio-weight", "", Value, "share of block I/O, 10 to 1000"),
-    flag(
-        "cpu-period",
-        "",
-        Value,
-        "microseconds of the quota's period",
-    ),
-    flag(
-        "cpu-quota",
-        "",
-        Value,
-        "microseconds of each period, -1 for all",
-    ),
-    flag("cpu-burst", "", Value, "microseconds that may be saved up"),
-    flag("cpu-share", "", Value, "relative weight"),
-    flag(
-        "cpu-rt-period",
-        "",
-        Value,
-        "microseconds of the real-time period",
-    ),
-    flag(
-        "cpu-rt-runtime",
-        "",
-        Value,
-        "microseconds of it for real-time processes",
-    ),
-    flag(
-        "cpu-idle",
-        "",
-        Value,
-        "1 to run only when nothing else does",
-    ),
-    flag("cpuset-cpus", "", Value, "processors"),
-    flag("cpuset-mems", "", Value, "memory nodes"),
-    flag("memory", "", Value, "bytes of memory, with k, m, g"),
-    flag(
-        "memory-reservation",
-        "",
-        Value,
-        "bytes that are kept if possible",
-    ),
-    flag(
-        "memory-swap",
-        "",
-        Value,
-        "bytes of memory and swap together, -1 for any",
-    ),
-    flag("pids-limit", "", Value, "number of processes, -1 for any"),
-];
+/// Of what may leave the process to itself.
+const DETACH: &[Flag] = flags! {
+    "detach" "d" Nothing "do not wait for its end";
+};
 
-const EVENTS: &[Flag] = &[
-    flag("stats", "", Nothing, "print statistics once"),
-    flag(
-        "interval",
-        "",
-        Value,
-        "how often to print statistics (default: 5s)",
-    ),
-];
+const BUNDLE: &[Flag] = flags! {
+    "bundle" "b" Value "directory with config.json (default: .)";
+};
 
-const fn verb(
-    name: &'static str,
-    arguments: Arguments,
-    usage: &'static str,
-    flags: &'static [Flag],
-    help: &'static str,
-) -> Verb {
-    Verb {
-        name,
-        arguments,
-        usage,
-        flags_end: Flags::Anywhere,
-        flags,
-        help,
-    }
+/// Of what makes a container.
+const CREATE: &[Flag] = flags! {
+    "no-pivot" "" Nothing "do not use pivot_root";
+    "no-new-keyring" "" Nothing "keep the caller's session keyring";
+};
+
+const RUN: &[Flag] = flags! {
+    "no-subreaper" "" Nothing "do not adopt the container's orphans";
+    "keep" "" Nothing "do not delete the container at its end";
+};
+
+const EXEC: &[Flag] = flags! {
+    "process" "p" Value "file with the process as JSON";
+    "tty" "t" Nothing "give it a terminal";
+    "user" "u" Value "UID[:GID]";
+    "cwd" "" Value "working directory";
+    "env" "e" Values "NAME=VALUE, may be repeated";
+    "cap" "c" Values "add a capability, may be repeated";
+    "additional-gids" "g" Values "add a group, may be repeated";
+    "no-new-privs" "" Nothing "set no_new_privs";
+    "apparmor" "" Value "AppArmor profile";
+    "process-label" "" Value "SELinux label";
+    "cgroup" "" Values "[CONTROLLER:]PATH of a cgroup below the container's";
+    "ignore-paused" "" Nothing "allow it in a paused container";
+};
+
+const UPDATE: &[Flag] = flags! {
+    "resources" "r" Value "file with the resources as JSON, - for standard input";
+    "blkio-weight" "" Value "share of block I/O, 10 to 1000";
+    "cpu-period" "" Value "microseconds of the quota's period";
+    "cpu-quota" "" Value "microseconds of each period, -1 for all";
+    "cpu-burst" "" Value "microseconds that may be saved up";
+    "cpu-share" "" Value "relative weight";
+    "cpu-rt-period" "" Value "microseconds of the real-time period";
+    "cpu-rt-runtime" "" Value "microseconds of it for real-time processes";
+    "cpu-idle" "" Value "1 to run only when nothing else does";
+    "cpuset-cpus" "" Value "processors";
+    "cpuset-mems" "" Value "memory nodes";
+    "memory" "" Value "bytes of memory, with k, m, g";
+    "memory-reservation" "" Value "bytes that are kept if possible";
+    "memory-swap" "" Value "bytes of memory and swap together, -1 for any";
+    "pids-limit" "" Value "number of processes, -1 for any";
+};
+
+const EVENTS: &[Flag] = flags! {
+    "stats" "" Nothing "print statistics once";
+    "interval" "" Value "how often to print statistics (default: 5s)";
+};
+
+const LIST: &[Flag] = flags! {
+    "format" "f" Value "table or json";
+    "quiet" "q" Nothing "print ids only";
+};
+
+const PS: &[Flag] = flags! { "format" "f" Value "table or json"; };
+const KILL: &[Flag] = flags! { "all" "a" Nothing "signal all processes"; };
+const DELETE: &[Flag] = flags! { "force" "f" Nothing "kill it if it runs"; };
+
+/// A table of verbs: name, where its flags end, how many arguments, the arguments as help shows
+/// them, its flags, a line of help.
+macro_rules! verbs {
+    ($($name:literal $end:ident $number:ident($n:literal) $usage:literal $flags:tt $help:literal;)*) => {
+        &[$(Verb {
+            name: $name,
+            arguments: Arguments::$number($n),
+            usage: $usage,
+            flags_end: Flags::$end,
+            flags: &$flags,
+            help: $help,
+        }),*]
+    };
 }
-
-const fn verb_with_program(
-    name: &'static str,
-    arguments: Arguments,
-    usage: &'static str,
-    flags: &'static [Flag],
-    help: &'static str,
-) -> Verb {
-    Verb {
-        flags_end: Flags::BeforeArguments,
-        ..verb(name, arguments, usage, flags, help)
-    }
-}
-
-const ONE: Arguments = Arguments::Exactly(1);
-const ID: &str = "CONTAINER";
 
 /// The verbs.
-pub(crate) const VERBS: &[Verb] = &[
-    verb(
-        "create",
-        ONE,
-        ID,
-        &[
-            BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE,
-        ],
-        "create a container",
-    ),
-    verb(
-        "run",
-        ONE,
-        ID,
-        &[
-            BUNDLE,
-            CONSOLE,
-            PIDFD,
-            PID_FILE,
-            NO_PIVOT,
-            NO_KEYRING,
-            PRESERVE,
-            DETACH,
-            SUBREAPER,
-            flag(
-                "keep",
-                "",
-                Nothing,
-                "do not delete the container at its end",
-            ),
-        ],
-        "create and start a container",
-    ),
-    verb("start", ONE, ID, &[], "start a created container"),
-    verb_with_program(
-        "exec",
-        Arguments::AtLeast(1),
-        "CONTAINER PROGRAM [ARGUMENT...] | --process FILE CONTAINER",
-        &[
-            CONSOLE,
-            PIDFD,
-            PID_FILE,
-            PRESERVE,
-            DETACH,
-            flag("process", "p", Value, "file with the process as JSON"),
-            flag("tty", "t", Nothing, "give it a terminal"),
-            flag("user", "u", Value, "UID[:GID]"),
-            flag("cwd", "", Value, "working directory"),
-            flag("env", "e", Values, "NAME=VALUE, may be repeated"),
-            flag("cap", "c", Values, "add a capability, may be repeated"),
-            flag(
-                "additional-gids",
-                "g",
-                Values,
-                "add a group, may be repeated",
-            ),
-            flag("no-new-privs", "", Nothing, "set no_new_privs"),
-            flag("apparmor", "", Value, "AppArmor profile"),
-            flag("process-label", "", Value, "SELinux label"),
-            flag("cgroup", "", Values, "cgroup below the container's"),
-            flag(
-                "ignore-paused",
-                "",
-                Nothing,
-                "allow it in a paused container",
-            ),
-        ],
-        "run one more process in a container",
-    ),
-    verb("state", ONE, ID, &[], "print the state of a container"),
-    verb(
-        "list",
-        Arguments::Exactly(0),
-        "",
-        &[
-            flag("format", "f", Value, "table or json"),
-            flag("quiet", "q", Nothing, "print ids only"),
-        ],
-        "list containers",
-    ),
-    verb_with_program(
-        "ps",
-        Arguments::AtLeast(1),
-        "CONTAINER [OPTION OF PS...]",
-        &[flag("format", "f", Value, "table or json")],
-        "list the processes of a container",
-    ),
-    verb_with_program(
-        "kill",
-        Arguments::AtLeast(1),
-        "CONTAINER [SIGNAL]",
-        &[flag("all", "a", Nothing, "signal all processes")],
-        "send a signal to a container (default: TERM)",
-    ),
-    verb(
-        "delete",
-        ONE,
-        ID,
-        &[flag("force", "f", Nothing, "kill it if it runs")],
-        "delete a container",
-    ),
-    verb("pause", ONE, ID, &[], "suspend a container"),
-    verb("resume", ONE, ID, &[], "resume a paused container"),
-    verb(
-        "update",
-        ONE,
-        ID,
-        UPDATE,
-        "change the limits of a container",
-    ),
-    verb(
-        "events",
-        ONE,
-        ID,
-        EVENTS,
-        "print what happens to a container",
-    ),
-    verb(
-        "spec",
-        Arguments::Exactly(0),
-        "",
-        &[BUNDLE],
-        "write a new config.json",
-    ),
-    verb(
-        "features",
-        Arguments::Exactly(0),
-        "",
-        &[],
-        "print what is supported",
-    ),
-    verb("help", Arguments::AtLeast(0), "[VERB]", &[], "show help"),
-];
+pub(crate) const VERBS: &[Verb] = verbs! {
+    "create" Anywhere Exactly(1) "CONTAINER" [BUNDLE, PROCESS, CREATE]
+        "create a container";
+    "run" Anywhere Exactly(1) "CONTAINER" [BUNDLE, PROCESS, CREATE, DETACH, RUN]
+        "create and start a container";
+    "start" Anywhere Exactly(1) "CONTAINER" []
+        "start a created container";
+    "exec" BeforeArguments AtLeast(1)
+        "CONTAINER PROGRAM [ARGUMENT...] | --process FILE CONTAINER" [PROCESS, DETACH, EXEC]
+        "run one more process in a container";
+    "state" Anywhere Exactly(1) "CONTAINER" []
+        "print the state of a container";
+    "list" Anywhere Exactly(0) "" [LIST]
+        "list containers";
+    "ps" BeforeArguments AtLeast(1) "CONTAINER [OPTION OF PS...]" [PS]
+        "list the processes of a container";
+    "kill" BeforeArguments AtLeast(1) "CONTAINER [SIGNAL]" [KILL]
+        "send a signal to a container (default: TERM)";
+    "delete" Anywhere Exactly(1) "CONTAINER" [DELETE]
+        "delete a container";
+    "pause" Anywhere Exactly(1) "CONTAINER" []
+        "suspend a container";
+    "resume" Anywhere Exactly(1) "CONTAINER" []
+        "resume a paused container";
+    "update" Anywhere Exactly(1) "CONTAINER" [UPDATE]
+        "change the limits of a container";
+    "events" Anywhere Exactly(1) "CONTAINER" [EVENTS]
+        "print what happens to a container";
+    "spec" Anywhere Exactly(0) "" [BUNDLE]
+        "write a new config.json";
+    "features" Anywhere Exactly(0) "" []
+        "print what is supported";
+    "help" Anywhere AtLeast(0) "[VERB]" []
+        "show help";
+};
 
 /// The text of help, if it is asked for.
 pub(crate) fn help(parsed: &Parsed) -> Option<String> {
@@ -336,7 +179,7 @@ fn overview() -> String {
          USAGE:\n   ocirun [global flags] VERB [flags] [arguments]\n\n\
          COMMANDS:\n{}\nGLOBAL OPTIONS:\n{}",
         verbs.concat(),
-        flags(GLOBAL)
+        flags(&[GLOBAL])
     )
 }
 
@@ -351,9 +194,13 @@ fn help_of(verb: &Verb) -> String {
     )
 }
 
-fn flags(flags: &[Flag]) -> String {
+fn flags(tables: &[&[Flag]]) -> String {
     let line = |flag: &Flag| {
-        let value = if flag.takes == Nothing { "" } else { " value" };
+        let value = if flag.takes == Takes::Nothing {
+            ""
+        } else {
+            " value"
+        };
         let short = match flag.short {
             "" => String::new(),
             short => format!(", -{short}"),
@@ -361,7 +208,7 @@ fn flags(flags: &[Flag]) -> String {
         let names = format!("--{}{short}{value}", flag.name);
         format!("   {names:<28} {}\n", flag.help)
     };
-    flags.iter().map(line).collect()
+    tables.iter().copied().flatten().map(line).collect()
 }
 
 #[cfg(test)]
@@ -392,6 +239,8 @@ mod tests {
             let mut names: Vec<_> = verb
                 .flags
                 .iter()
+                .copied()
+                .flatten()
                 .chain(GLOBAL)
                 .flat_map(|flag| [flag.name, flag.short])
                 .filter(|name| !name.is_empty())

@@ -24,6 +24,24 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
+/// Files and directories that every machine has.
+const MORE_MASKED: [&str; 13] = [
+    "/proc/interrupts",
+    "/proc/modules",
+    "/proc/kallsyms",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/vmallocinfo",
+    "/sys/power",
+    "/sys/dev",
+    "/sys/fs/ext4",
+    "/sys/module",
+    "/sys/bus",
+    "/sys/kernel/mm",
+    "/sys/block",
+];
+const MORE_READ_ONLY: [&str; 2] = ["/sys/kernel", "/sys/class"];
+
 impl Spec {
     /// What `ctr run` would write for this command line.
     #[must_use]
@@ -137,6 +155,35 @@ impl Spec {
         }
         spec.0["process"]["oomScoreAdj"] = json!(1000);
         spec
+    }
+
+    /// With what a container of Kubernetes has besides: the default seccomp profile, 30 masked and
+    /// read-only paths (newer ones mask a directory for each processor), 15 mounts.
+    #[must_use]
+    pub fn confined_as_by_cri(mut self, files: &str) -> Self {
+        const PROFILE: &str = include_str!("../../../crates/seccomp/tests/data/containerd.json");
+        let linux = &mut self.0["linux"];
+        // It is JSON: a test of the compiler reads it, too.
+        linux["seccomp"] = serde_json::from_str(PROFILE).unwrap_or_default();
+        for (list, more) in [
+            ("maskedPaths", &MORE_MASKED[..]),
+            ("readonlyPaths", &MORE_READ_ONLY[..]),
+        ] {
+            if let Some(paths) = linux[list].as_array_mut() {
+                paths.extend(more.iter().map(|path| json!(path)));
+            }
+        }
+        if let Some(mounts) = self.0["mounts"].as_array_mut() {
+            let missing = 15_usize.saturating_sub(mounts.len());
+            mounts.extend((0..missing).map(|number| {
+                json!({
+                    "destination": format!("/volume{number}"), "type": "bind",
+                    "source": format!("{files}/serviceaccount"),
+                    "options": ["rbind", "rprivate", "rw"],
+                })
+            }));
+        }
+        self
     }
 
     fn in_pod(self, sandbox: &str) -> Self {

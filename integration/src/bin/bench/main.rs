@@ -11,6 +11,7 @@ mod report;
 mod rig;
 mod stream;
 mod subjects;
+mod syscalls;
 
 use std::process::ExitCode;
 

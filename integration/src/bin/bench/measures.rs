@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use integration::mock::api::{ExecProcessRequest, StateRequest, StateResponse};
-use integration::mock::{Spec, StdioKind};
+use integration::mock::{Bundle, Spec, StdioKind};
 use protobuf::well_known_types::any::Any;
 
 use crate::rig::{POD, Rig, ms_since};
-use crate::{Error, stream};
+use crate::{Error, stream, syscalls};
 
 /// What ours must keep to.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +75,37 @@ pub(crate) const MEASURES: &[Measure] = &[
             column("  Delete", "ms", Budget::None),
         ],
         take: pod,
+    },
+    Measure {
+        name: "cri",
+        about: "the same with all that CRI's default has: 30 masked and read-only paths, the \
+                default seccomp profile, 15 mounts",
+        runs: 25,
+        columns: &[
+            column(
+                "container with CRI's full spec",
+                "ms",
+                Budget::AtMostOf(0.15),
+            ),
+            column("  Create", "ms", Budget::None),
+            column("  Start until the end", "ms", Budget::None),
+            column("  Delete", "ms", Budget::None),
+        ],
+        take: cri,
+    },
+    Measure {
+        name: "calls",
+        about: "system calls of Create, with CRI's full spec, by shim, runtime and init (strace)",
+        runs: 5,
+        columns: &[column("system calls of Create", "", Budget::None)],
+        take: syscalls::create,
+    },
+    Measure {
+        name: "calls-exec",
+        about: "system calls of an exec of /bin/true, until it has ended (strace)",
+        runs: 5,
+        columns: &[column("system calls of an exec", "", Budget::None)],
+        take: syscalls::exec,
     },
     Measure {
         name: "life",
@@ -194,6 +225,15 @@ fn start(rig: &mut Rig) -> Result<Vec<f64>, Error> {
 
 fn pod(rig: &mut Rig) -> Result<Vec<f64>, Error> {
     let bundle = rig.workload(&["/bin/true"])?;
+    run_in_pod(rig, bundle)
+}
+
+fn cri(rig: &mut Rig) -> Result<Vec<f64>, Error> {
+    let bundle = rig.cri_workload(&["/bin/true"])?;
+    run_in_pod(rig, bundle)
+}
+
+fn run_in_pod(rig: &mut Rig, bundle: Bundle) -> Result<Vec<f64>, Error> {
     let stdio = bundle.stdio(StdioKind::Output)?;
     let request = rig.create_request(&bundle, &stdio);
     let begun = Instant::now();

@@ -80,13 +80,18 @@ impl Rig {
 
     /// A container of the pod that runs this.
     pub(crate) fn workload(&self, arguments: &[&str]) -> Result<Bundle, Error> {
+        self.bundle(&self.workload_spec(arguments))
+    }
+
+    /// The same with all that CRI's default has.
+    pub(crate) fn cri_workload(&self, arguments: &[&str]) -> Result<Bundle, Error> {
         let files = self.world.pod_files().display().to_string();
-        self.bundle(&Spec::pod_workload(
-            POD,
-            self.pod.sandbox.pid,
-            arguments,
-            &files,
-        ))
+        self.bundle(&self.workload_spec(arguments).confined_as_by_cri(&files))
+    }
+
+    fn workload_spec(&self, arguments: &[&str]) -> Spec {
+        let files = self.world.pod_files().display().to_string();
+        Spec::pod_workload(POD, self.pod.sandbox.pid, arguments, &files)
     }
 
     /// Runs `start` and asks a first question; returns when it is answered.

@@ -112,6 +112,12 @@ pub enum Error {
         /// Its name.
         controller: String,
     },
+    /// No hierarchy of the container has this name.
+    #[error("unknown controller {controller:?}")]
+    UnknownController {
+        /// As it was given.
+        controller: String,
+    },
     /// A device number that the kernel takes for "any".
     #[error("{number} is no device number")]
     DeviceNumber {

@@ -6,6 +6,7 @@
 //! | [`layout`]   | which hierarchies the machine has, and where                    |
 //! | [`record`]   | one container's directories as data; kept in its saved state    |
 //! | [`cgroup`]   | one container's directories, open: placement of processes       |
+//! | `below`      | cgroups that the container has made below its own               |
 //! | `create`     | making them, all or none                                        |
 //! | `cpuset`     | v1: an empty cpuset takes no process                            |
 //! | `controllers`| v2: a controller works where the ancestors allow it             |
@@ -51,6 +52,7 @@ pub mod stats;
 pub mod systemd;
 
 mod access;
+mod below;
 mod controllers;
 mod cpuset;
 mod create;

@@ -104,6 +104,15 @@ impl Record {
         Ok(Self { paths, unit })
     }
 
+    /// Goes down to `below`, clean and relative, in the hierarchy that these are the keys of.
+    pub(crate) fn descend(&mut self, keys: &[String], below: &str) {
+        for key in keys {
+            if let Some(path) = self.paths.get_mut(key).filter(|_| !below.is_empty()) {
+                *path = format!("{path}/{below}");
+            }
+        }
+    }
+
     /// The directories, each once. A hierarchy that is not mounted (any more) is left out.
     pub(crate) fn places(&self, layout: &Layout) -> Result<Vec<Place>> {
         if let Some(unit) = self.unit.as_ref().filter(|unit| !unit.is_valid()) {

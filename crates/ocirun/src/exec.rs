@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `exec`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
@@ -22,9 +22,6 @@ pub(crate) fn exec(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
 }
 
 fn execute(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
-    if parsed.value("cgroup").is_some() {
-        return Err(Error::Unsupported("--cgroup".to_owned()));
-    }
     let stored = common.stored(parsed.id())?;
     let refused = match stored.status() {
         Status::Stopped => Some("cannot exec in a stopped container"),
@@ -49,7 +46,8 @@ fn execute(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
     let console = Console::new(terminal, wait, parsed.value("console-socket"))?;
     let container = stored.container()?;
     let (runtime, log) = common.runtime()?;
-    let inherited = inherited::take(parsed)?;
+    let mut inherited = inherited::take(parsed)?;
+    inherited.cgroups = cgroups(parsed)?;
     let exec = container.exec_with(&runtime, &process, console.stdio()?, inherited)?;
     drop(log);
     let told = console.attach(exec.console).and_then(|relay| {
@@ -74,6 +72,35 @@ fn execute(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
         }
         .wait(&signals),
     }
+}
+
+/// `--cgroup PATH` or `--cgroup CONTROLLER[,CONTROLLER...]:PATH`, the latter repeated.
+fn cgroups(parsed: &Parsed) -> Result<BTreeMap<String, String>, Error> {
+    let refuse = |argument: &str, reason: &str| {
+        Err(Error::Usage(format!(
+            "invalid --cgroup argument: {argument} ({reason})"
+        )))
+    };
+    let arguments: Vec<&str> = parsed.values("cgroup").collect();
+    let mut cgroups = BTreeMap::new();
+    for argument in &arguments {
+        let Some((controllers, path)) = argument.split_once(':') else {
+            if arguments.len() != 1 {
+                return refuse(argument, "missing <controller>: prefix");
+            }
+            return Ok(BTreeMap::from([(String::new(), (*argument).to_owned())]));
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                return refuse(argument, "empty <controller> prefix");
+            }
+            let before = cgroups.insert(controller.to_owned(), path.to_owned());
+            if before.is_some() {
+                return refuse(argument, "controller specified multiple times");
+            }
+        }
+    }
+    Ok(cgroups)
 }
 
 /// The process that is asked for: a whole document, or the container's own with changes.
@@ -161,6 +188,11 @@ fn add_capabilities(parsed: &Parsed, process: &mut Process) -> Result<(), Error>
     let bounding = with(sets.bounding());
     let effective = with(sets.effective());
     let permitted = with(sets.permitted());
+    // An ambient capability must be inheritable, and that is for the document to say.
+    if sets.inheritable().is_some() {
+        let ambient = with(sets.ambient());
+        sets.set_ambient(ambient);
+    }
     sets.set_bounding(bounding);
     sets.set_effective(effective);
     sets.set_permitted(permitted);
@@ -205,6 +237,32 @@ mod tests {
     }
 
     #[test]
+    fn cgroups_are_for_all_hierarchies_or_by_controller() {
+        let of = |line: &str| cgroups(&parsed(line)).map_err(|e| e.to_string());
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(of("exec c x").unwrap(), BTreeMap::new());
+        assert_eq!(
+            of("exec --cgroup sub c x").unwrap(),
+            BTreeMap::from([pair("", "sub")])
+        );
+        assert_eq!(
+            of("exec --cgroup cpu,memory:a --cgroup pids:b c x").unwrap(),
+            BTreeMap::from([pair("cpu", "a"), pair("memory", "a"), pair("pids", "b")])
+        );
+        for line in [
+            "--cgroup a --cgroup b",
+            "--cgroup :a",
+            "--cgroup a:b --cgroup a:c",
+        ] {
+            assert!(
+                of(&format!("exec {line} c x"))
+                    .unwrap_err()
+                    .contains("invalid --cgroup")
+            );
+        }
+    }
+
+    #[test]
     fn an_added_capability_is_not_inheritable() {
         let mut process = Process::default();
         let mut sets = process.capabilities().clone().unwrap_or_default();
@@ -217,6 +275,13 @@ mod tests {
             assert!(set.as_ref().unwrap().contains(&Capability::SysAdmin));
         }
         assert!(sets.inheritable().is_none() && sets.ambient().is_none());
+        let mut sets = sets.clone();
+        sets.set_inheritable(Some(HashSet::from([Capability::Chown])));
+        process.set_capabilities(Some(sets));
+        add_capabilities(&parsed("exec --cap CAP_KILL c x"), &mut process).unwrap();
+        let sets = process.capabilities().as_ref().unwrap();
+        assert_eq!(sets.ambient(), &Some(HashSet::from([Capability::Kill])));
+        assert_eq!(sets.inheritable().as_ref().unwrap().len(), 1);
         assert!(add_capabilities(&parsed("exec --cap CAP_FLY c x"), &mut process).is_err());
     }
 }

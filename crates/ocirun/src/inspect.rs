@@ -42,6 +42,15 @@ fn print_json(value: &impl serde::Serialize) -> Result<Code, Error> {
     Ok(0)
 }
 
+/// On one line, as runc prints lists.
+fn print_json_line(value: &impl serde::Serialize) -> Result<Code, Error> {
+    let text = serde_json::to_string(value)
+        .map_err(std::io::Error::from)
+        .attempt(|| "encode".to_owned())?;
+    print(&format!("{text}\n"))?;
+    Ok(0)
+}
+
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
@@ -60,6 +69,11 @@ fn format(parsed: &Parsed) -> Result<Format, Error> {
 /// `list`.
 pub(crate) fn list(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
     let format = format(parsed)?;
+    // The usual place may not be there yet; a place that somebody names must be.
+    if parsed.value("root").is_some_and(|root| !root.is_empty()) {
+        let root = common.root();
+        std::fs::metadata(root).attempt(|| format!("open {}", root.display()))?;
+    }
     let all: Vec<Summary> = Stored::list(common.root())?
         .iter()
         .map(Stored::summary)
@@ -70,7 +84,7 @@ pub(crate) fn list(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
         return Ok(0);
     }
     if format == Format::Json {
-        return print_json(&all);
+        return print_json_line(&all);
     }
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     rows.extend(all.into_iter().map(|one| {
@@ -114,7 +128,7 @@ pub(crate) fn ps(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
     let format = format(parsed)?;
     let pids = common.stored(parsed.id())?.pids()?;
     if format == Format::Json {
-        return print_json(&pids);
+        return print_json_line(&pids);
     }
     let options = parsed.arguments.get(1..).unwrap_or_default();
     let mut command = Command::new("ps");

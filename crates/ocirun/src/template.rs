@@ -11,6 +11,8 @@ use crate::Code;
 use crate::args::Parsed;
 use crate::error::{Attempt as _, Error};
 
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
 /// `spec`.
 pub(crate) fn spec(parsed: &Parsed) -> Result<Code, Error> {
     let bundle = parsed.value("bundle").filter(|path| !path.is_empty());
@@ -52,10 +54,7 @@ fn document() -> Value {
         "mounts": mounts(),
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": [
-                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},
-                {"type": "mount"}, {"type": "cgroup"},
-            ],
+            "namespaces": namespaces(),
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
                 "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
@@ -66,6 +65,16 @@ fn document() -> Value {
             ],
         },
     })
+}
+
+/// With a cgroup namespace where there is one tree of cgroups to be seen, as runc.
+fn namespaces() -> Vec<Value> {
+    let mut names = vec!["pid", "network", "ipc", "uts", "mount"];
+    let root = rustix::fs::statfs("/sys/fs/cgroup");
+    if root.is_ok_and(|root| root.f_type == CGROUP2_SUPER_MAGIC) {
+        names.push("cgroup");
+    }
+    names.iter().map(|name| json!({"type": name})).collect()
 }
 
 fn mounts() -> Value {

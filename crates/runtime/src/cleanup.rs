@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Error, Result};
 use crate::hooks::Lifecycle;
+use crate::host_root::HostRoot;
 use crate::rootfs_mounts::{WhenBusy, unmount_or};
 use crate::state::{self, Directory, State};
 
@@ -59,7 +60,8 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
     }
 }
 
-/// Ends whatever is in the container's cgroup, its init wherever that is, and removes the cgroup.
+/// Ends whatever is in the container's cgroup, its init wherever that is, and removes the cgroup;
+/// unmounts what a container without a mount namespace has mounted.
 pub(crate) fn end_processes(state: &State) -> Result<()> {
     let failed = |source| Error::Cgroup {
         attempt: "clean up cgroup",
@@ -76,7 +78,9 @@ pub(crate) fn end_processes(state: &State) -> Result<()> {
         });
     // A process that left its cgroup (moved by systemd, say) is still ours to end.
     end_init(state);
-    killed?.remove().map_err(failed)
+    let unmounted = state.host_root.as_ref().map_or(Ok(()), HostRoot::undo);
+    killed?.remove().map_err(failed)?;
+    unmounted
 }
 
 /// Kills the init named by the state, if it is still the same process, and waits for its end.

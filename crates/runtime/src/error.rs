@@ -152,7 +152,7 @@ impl<T> Attempt<T> for sys::Result<T> {
     }
 }
 
-/// What a step of init reports when it fails: the step's name and one sentence.
+/// What a step of init reports when it fails: the step's name, one sentence, and its parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Name of the step, as in the lists of [`crate::init`].
@@ -161,9 +161,53 @@ pub struct Failure {
     pub message: String,
     /// The errno behind it, if a system call failed.
     pub errno: Option<i32>,
+    /// The operation that failed, if it was a single one.
+    pub operation: Option<Operation>,
+}
+
+/// What failed, and on what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// The system call.
+    pub call: String,
+    /// What it was for: a path of the container where there is one, else the call's arguments.
+    pub object: String,
+}
+
+impl From<&sys::Error> for Operation {
+    fn from(error: &sys::Error) -> Self {
+        Self {
+            call: error.call().to_owned(),
+            object: error.args().to_owned(),
+        }
+    }
 }
 
 impl Failure {
+    /// Without a single operation behind it.
+    pub fn new(step: &str, message: impl Into<String>, errno: Option<i32>) -> Self {
+        Self {
+            step: step.to_owned(),
+            message: message.into(),
+            errno,
+            operation: None,
+        }
+    }
+
+    /// Leaves its parts in the log: the sentence is for whoever asked, these are for whoever
+    /// searches.
+    pub(crate) fn log(&self) {
+        let operation = self.operation.as_ref();
+        log::debug!(
+            phase = self.step.as_str(),
+            operation = operation.map_or("", |operation| &operation.call),
+            object = operation.map_or("", |operation| &operation.object),
+            errno = self.errno.unwrap_or(0),
+            hint = self.hint().unwrap_or("");
+            "init failed: {}", self.message
+        );
+    }
+
     /// What the error number most probably means at this step, where it says less than it could.
     pub fn hint(&self) -> Option<&'static str> {
         use sys::Errno;
@@ -205,10 +249,8 @@ mod tests {
 
     #[test]
     fn a_hint_follows_the_sentence_that_clients_look_for() {
-        let failure = |step: &str, errno: Option<i32>| Failure {
-            step: step.into(),
-            message: "exec /x: no such file or directory".into(),
-            errno,
+        let failure = |step: &str, errno: Option<i32>| {
+            Failure::new(step, "exec /x: no such file or directory", errno)
         };
         assert_eq!(
             Error::Init(failure("execute program", Some(2))).to_string(),

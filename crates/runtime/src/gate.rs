@@ -117,11 +117,10 @@ impl Fifo {
         if reason.is_empty() {
             return Ok(());
         }
-        Err(Error::Init(Failure {
-            step: "execute program".to_owned(),
-            message: String::from_utf8_lossy(reason).into_owned(),
-            errno: None,
-        }))
+        let reason = String::from_utf8_lossy(reason);
+        let failure = Failure::new("execute program", reason, None);
+        failure.log();
+        Err(Error::Init(failure))
     }
 }
 

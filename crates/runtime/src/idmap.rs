@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{Mode, OFlags};
@@ -19,6 +18,7 @@ use sys::userns::{Place, Resident};
 use sys::{Call, Errno};
 
 use crate::error::{Attempt, Error, Result};
+use crate::helper;
 
 /// Ids in a row: `size` of them, from `container` on, are those from `host` on outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -227,11 +227,11 @@ fn helper_path(ids: Ids) -> PathBuf {
         .unwrap_or_else(|| Path::new("/usr/bin").join(ids.helper()))
 }
 
-fn give(pid: Pid, ids: Ids, ranges: &[Range], helper: &Path) -> Result<()> {
+fn give(pid: Pid, ids: Ids, ranges: &[Range], program: &Path) -> Result<()> {
     let file = map_file(pid, ids);
     match write_once(&file, &text(ranges)) {
         Ok(()) => Ok(()),
-        Err(Errno::PERM) if helper.exists() => run(helper, pid, ranges),
+        Err(Errno::PERM) if program.exists() => run(program, pid, ranges),
         // One's own group may be mapped without privilege by who gives up setgroups(2).
         Err(Errno::PERM) if ids == Ids::Groups && ranges.len() == 1 && ranges[0].size == 1 => {
             let setgroups = format!("/proc/{}/setgroups", pid.as_raw_nonzero());
@@ -260,34 +260,16 @@ fn write_once(path: &Path, text: &str) -> std::result::Result<(), Errno> {
 }
 
 /// Runs one of the helpers and waits for it; what it says belongs to the error.
-fn run(helper: &Path, pid: Pid, ranges: &[Range]) -> Result<()> {
+fn run(program: &Path, pid: Pid, ranges: &[Range]) -> Result<()> {
     let numbers = ranges
         .iter()
         .flat_map(|range| [range.container, range.host, range.size])
         .map(|number| number.to_string());
-    let failed = |reason: &str| {
-        let what = helper.display();
+    let pid = pid.as_raw_nonzero().to_string();
+    helper::run(program, std::iter::once(pid).chain(numbers)).map_err(|reason| {
+        let what = program.display();
         Error::NotPossible(format!("map ids of user namespace with {what}: {reason}"))
-    };
-    let gate = reaper::Spawning::begin();
-    let child = Command::new(helper)
-        .arg(pid.as_raw_nonzero().to_string())
-        .args(numbers)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| failed(&e.to_string()))?;
-    let helper_pid = Pid::from_child(&child);
-    gate.born(helper_pid);
-    let output = child.wait_with_output();
-    reaper::forget(helper_pid);
-    let output = output.map_err(|e| failed(&e.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = [output.stderr, output.stdout].concat();
-    Err(failed(String::from_utf8_lossy(&said).trim()))
+    })
 }
 
 #[cfg(test)]

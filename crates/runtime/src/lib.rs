@@ -23,6 +23,9 @@
 //! | [`lsm`]          | both   | AppArmor and SELinux                                       |
 //! | [`net_devices`]  | both   | devices of the host that become the container's            |
 //! | [`capabilities`] | both   | names to bits; the order of giving up                      |
+//! | `leniency`       | shim   | documents that runc takes and the parser does not          |
+//! | `host_root`      | shim   | mounts of a container without a mount namespace            |
+//! | `helper`         | shim   | programs of the host that do what we may or can not        |
 //! | [`init`]         | child  | named steps from plan to execve                            |
 //! | [`hooks`]        | both   | programs of the host run at points of a container's life   |
 //! | [`rootfs`]       | both   | plan of the file system, and its making                    |
@@ -39,12 +42,15 @@ pub mod container;
 mod error;
 pub mod features;
 pub mod gate;
+mod helper;
 pub mod hooks;
+mod host_root;
 pub mod idmap;
 pub mod init;
 pub mod init_log;
 pub mod intel_rdt;
 mod interfaces;
+mod leniency;
 pub mod lsm;
 mod mountinfo;
 pub mod namespaces;

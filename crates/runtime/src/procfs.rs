@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use sys::mount::{Extent, MountApi, Param, attr};
 use sys::{Call, Result as SysResult};
 
+use crate::error::Operation;
 use crate::resolve::retrying;
 
 /// The inode number of the root of every procfs.
@@ -66,6 +67,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// The system call that failed, and the file that it was for.
+    pub fn operation(&self) -> Option<Operation> {
+        let (source, object) = match self {
+            Self::Unavailable(source) => (source, "/proc".to_owned()),
+            Self::Sysctl { name, source, .. } => (source, name.clone()),
+            Self::File { path, source, .. } => (source, format!("/proc/{path}")),
+            Self::Counterfeit | Self::SysctlName(_) => return None,
+        };
+        Some(Operation {
+            call: source.call().to_owned(),
+            object,
+        })
+    }
+
     /// The error number of the failed call, if a call failed.
     pub fn errno(&self) -> Option<Errno> {
         match self {

@@ -8,6 +8,7 @@
 //!
 //! [`unmount`] never reads the host's mount table unless something below the root is still mounted.
 
+mod fuse;
 mod id_mapped;
 mod overlay;
 
@@ -22,9 +23,10 @@ use sys::Call;
 use sys::loopdev::LoopDevice;
 use sys::mount::{MountApi, ms};
 
+use self::fuse::Fuse;
 use crate::idmap::Mappings;
 use crate::mountinfo::MountInfo;
-use crate::resolve::{Links, Root};
+use crate::resolve::{Links, Root, beneath};
 use crate::rootfs::options::{self, Flags, Meaning, Propagation};
 
 /// How long a busy mount is waited for, as containerd does: fifty times.
@@ -79,6 +81,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A program of the host could not mount a file system.
+    #[error("mount helper {program} on {target:?}: {reason}")]
+    Helper {
+        /// The program.
+        program: String,
+        /// Where it was to be mounted.
+        target: PathBuf,
+        /// What it has said.
+        reason: String,
+    },
     /// A system call failed.
     #[error("{attempt} {target:?}: {source}")]
     System {
@@ -97,7 +109,7 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::System { source, .. } => Some(source.errno()),
-            Self::Option { .. } | Self::IdMap { .. } => None,
+            Self::Option { .. } | Self::IdMap { .. } | Self::Helper { .. } => None,
         }
     }
 
@@ -228,9 +240,11 @@ fn is_empty_or_no_directory(path: &Path) -> bool {
 /// Unmounts what is mounted below, deepest first.
 fn unmount_below(rootfs: &Path, flags: UnmountFlags) -> Progress {
     // The table has resolved paths.
-    let (Ok(real), Ok(table)) = (
+    let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let (Ok(real), Ok(table), Ok(root)) = (
         std::fs::canonicalize(rootfs),
         std::fs::read_to_string("/proc/thread-self/mountinfo"),
+        rustix::fs::open(rootfs, open, Mode::empty()),
     ) else {
         return Progress::Nothing;
     };
@@ -240,21 +254,38 @@ fn unmount_below(rootfs: &Path, flags: UnmountFlags) -> Progress {
     let mut below: Vec<String> = table
         .lines()
         .filter_map(MountInfo::parse)
-        .filter(|info| info.is_below(real) && info.mount_point != real)
-        .map(|info| info.mount_point)
+        .filter(|info| info.is_below(real))
+        .filter_map(|info| Some(info.mount_point.strip_prefix(real)?.to_owned()))
+        .filter(|path| !path.is_empty())
         .collect();
     // Of equal depth the later ones go first.
     below.reverse();
     below.sort_by_key(|path| std::cmp::Reverse(path.matches('/').count()));
     let gone = below
         .iter()
-        .filter(|path| rustix::mount::unmount(path.as_str(), flags).is_ok())
+        .filter(|path| unmount_in(&root, path.trim_start_matches('/'), flags).is_ok())
         .count();
     match (below.is_empty(), gone) {
         (true, _) => Progress::Nothing,
         (false, 0) => Progress::Busy,
         (false, _) => Progress::Some,
     }
+}
+
+/// Unmounts what is mounted at a path below a directory. What lies there may be somebody's who puts
+/// links in the way meanwhile: none is followed, or it would be the host's mounts that go.
+fn unmount_in(root: &OwnedFd, path: &str, flags: UnmountFlags) -> sys::Result<()> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let opened = match parent {
+        "" => None,
+        _ => Some(beneath(root, parent, OFlags::PATH | OFlags::DIRECTORY)?),
+    };
+    let place = format!(
+        "{}/{name}",
+        descriptor_path(opened.as_ref().unwrap_or(root))
+    );
+    rustix::mount::unmount(&*place, flags | UnmountFlags::NOFOLLOW)
+        .call("umount2", || format!("{path:?}"))
 }
 
 /// A mount with its options understood.
@@ -268,6 +299,8 @@ struct Request<'a> {
     id_map: Option<Mappings>,
     /// The source is a file that becomes a block device.
     as_device: Option<sys::loopdev::Options>,
+    /// A program serves the file system.
+    fuse: Option<Fuse<'a>>,
 }
 
 impl<'a> Request<'a> {
@@ -287,13 +320,18 @@ impl<'a> Request<'a> {
             params: Vec::new(),
             id_map: None,
             as_device: None,
+            fuse: Fuse::of(&mount.fstype),
         };
         let mut mappings = Mappings::default();
         let mut direct_io = false;
-        if mount.fstype.starts_with("fuse.") || mount.fstype.starts_with("fuse3.") {
-            return refuse(&mount.fstype, "needs a mount helper: not supported yet");
-        }
         for option in &mount.options {
+            if option.starts_with("X-containerd.") {
+                return refuse(option, "is containerd's own and should not have come here");
+            }
+            if request.fuse.is_some() {
+                // They mean what the helper and the program take them for.
+                continue;
+            }
             match options::meaning(option) {
                 Some(Meaning::Nothing) => {}
                 Some(meaning @ (Meaning::Set(_) | Meaning::Clear(_))) => {
@@ -307,9 +345,6 @@ impl<'a> Request<'a> {
                 Some(Meaning::CopyUp) => return refuse(option, "is for containers only"),
                 None if option == "loop" => request.as_device = Some(Default::default()),
                 None if option == "direct-io" => direct_io = true,
-                None if option.starts_with("X-containerd.") => {
-                    return refuse(option, "is containerd's own and should not have come here");
-                }
                 None => {
                     let lists = [
                         ("uidmap=", &mut mappings.uids),
@@ -348,6 +383,9 @@ impl<'a> Request<'a> {
 
     fn run(&self, rootfs: &Path, api: &MountApi) -> Result<(), Error> {
         let place = Place::open(rootfs, &self.mount.target)?;
+        if let Some(fuse) = self.fuse {
+            return fuse.mount(self.mount, &place);
+        }
         let target = place.path();
         let failed = || {
             let what = format!("mount {} ({})", self.mount.source, self.mount.fstype);
@@ -443,6 +481,17 @@ impl<'a> Place<'a> {
         match self {
             Self::Root(rootfs) => rootfs.to_string_lossy().into_owned(),
             Self::Below { fd, .. } => descriptor_path(fd),
+        }
+    }
+
+    /// The path to mount on, for another process.
+    fn for_others(&self) -> String {
+        match self {
+            Self::Root(rootfs) => rootfs.to_string_lossy().into_owned(),
+            Self::Below { fd, .. } => {
+                let pid = rustix::process::getpid().as_raw_nonzero();
+                format!("/proc/{pid}/fd/{}", fd.as_raw_fd())
+            }
         }
     }
 

@@ -162,8 +162,97 @@ fn options_that_we_do_not_have_are_refused_by_name_before_anything_is_mounted() 
         assert!(error.contains(&format!("{option:?}")), "{error}");
         assert!(!rootfs.exists());
     }
-    let error = mount(&[request("fuse3.sshfs", "x", &[])], &rootfs).unwrap_err();
-    assert!(error.to_string().contains("fuse3.sshfs"), "{error}");
+}
+
+/// The table says where a mount is; until it is unmounted somebody may have put a link there.
+#[test]
+fn a_link_on_the_way_to_a_mount_does_not_lead_to_another_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let (rootfs, host) = (
+        directory.path().join("rootfs"),
+        directory.path().join("host"),
+    );
+    for path in [rootfs.join("a"), host.join("mnt")] {
+        fs::create_dir_all(path).unwrap();
+    }
+    symlink(&host, rootfs.join("link")).unwrap();
+    symlink(host.join("mnt"), rootfs.join("a/last")).unwrap();
+    isolated(|| {
+        let victim = host.join("mnt");
+        sys::mount::mount(Some("x"), &victim, Some("tmpfs"), 0, None).unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&rootfs, flags, Mode::empty()).unwrap();
+        for way in ["link/mnt", "a/last", "../host/mnt", "a/../link/mnt"] {
+            assert!(
+                unmount_in(&root, way, UnmountFlags::DETACH).is_err(),
+                "{way}"
+            );
+            assert_eq!(table(&victim).len(), 1, "{way}");
+        }
+        let mine = rootfs.join("a/own");
+        fs::create_dir(&mine).unwrap();
+        sys::mount::mount(Some("x"), &mine, Some("tmpfs"), 0, None).unwrap();
+        unmount(&rootfs).unwrap();
+        assert!(table(&rootfs).is_empty());
+        assert_eq!(table(&victim).len(), 1);
+    });
+}
+
+/// As containerd has it: the source, where, each option by itself, the type without its prefix.
+#[test]
+fn a_file_system_that_a_program_serves_is_mounted_by_its_helper() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let (rootfs, helper) = (
+        directory.path().join("rootfs"),
+        directory.path().join("helper"),
+    );
+    let notes = directory.path().join("notes");
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >{}\nmount -t tmpfs \"$1\" \"$2\" || exit 1\n\
+         sleep 100 & exit 0\n",
+        notes.display()
+    );
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(fuse::Fuse::of("fuse"), None);
+    assert_eq!(fuse::Fuse::of("overlay"), None);
+    isolated(|| {
+        fs::create_dir(&rootfs).unwrap();
+        let options = ["lowerdir=/a:/b", "ro", "idmap"];
+        let wanted = request("fuse3.fuse-overlayfs", "overlay", &options);
+        let fuse = fuse::Fuse::of(&wanted.fstype).unwrap();
+        let program = helper.to_str().unwrap();
+        let place = Place::open(&rootfs, "").unwrap();
+        fuse.mount_by(program, &wanted, &place).unwrap();
+        let said = fs::read_to_string(&notes).unwrap();
+        let target = rootfs.display();
+        assert_eq!(
+            said,
+            format!("overlay {target} -o lowerdir=/a:/b -o ro -o idmap -t fuse-overlayfs\n")
+        );
+        // Below the root, through what a link of the image leads to.
+        fs::create_dir(rootfs.join("real")).unwrap();
+        symlink("/real", rootfs.join("link")).unwrap();
+        let place = Place::open(&rootfs, "link").unwrap();
+        fuse.mount_by(program, &wanted, &place).unwrap();
+        drop(place);
+        assert!(
+            table(&rootfs)[1].contains("/rootfs/real "),
+            "{:?}",
+            table(&rootfs)
+        );
+        unmount(&rootfs).unwrap();
+        assert!(table(&rootfs).is_empty());
+        let place = Place::open(&rootfs, "").unwrap();
+        let error = fuse.mount_by("/nope", &wanted, &place).unwrap_err();
+        assert!(
+            error.to_string().starts_with("mount helper /nope on"),
+            "{error}"
+        );
+        let error = mount(&[request("fuse.x", "x", &["X-containerd.a"])], &rootfs).unwrap_err();
+        assert!(error.to_string().contains("X-containerd.a"), "{error}");
+    });
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
-use crate::capabilities;
 use crate::error::{Error, Result};
+use crate::leniency;
 use crate::namespaces::{Kind, Namespaces};
 use crate::own_namespaces;
 
@@ -56,9 +56,9 @@ fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> std::result::Result<T, 
         Ok(value) => return Ok(value),
         Err(e) => e,
     };
-    // The parser refuses a document for one unknown capability; runc warns and goes on.
+    // The parser is stricter than runc's.
     if let Ok(mut value) = serde_json::from_slice(json) {
-        if drop_unknown_capabilities(&mut value) {
+        if leniency::repair(&mut value) {
             let again = serde_path_to_error::deserialize(value);
             return again.map_err(|e: serde_path_to_error::Error<serde_json::Error>| {
                 (e.path().to_string(), e.into_inner().to_string())
@@ -66,33 +66,6 @@ fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> std::result::Result<T, 
         }
     }
     Err((first.path().to_string(), first.into_inner().to_string()))
-}
-
-/// Removes names of capabilities that we do not know; says whether there were any.
-fn drop_unknown_capabilities(document: &mut serde_json::Value) -> bool {
-    // A whole specification, or a process by itself.
-    let process = if document.get("process").is_some() {
-        document.get_mut("process")
-    } else {
-        Some(document)
-    };
-    let sets = process
-        .and_then(|process| process.get_mut("capabilities"))
-        .and_then(serde_json::Value::as_object_mut);
-    let mut dropped = false;
-    for list in sets.into_iter().flat_map(|sets| sets.values_mut()) {
-        if let Some(list) = list.as_array_mut() {
-            list.retain(|name| {
-                let known = name.as_str().is_none_or(capabilities::is_known);
-                if !known {
-                    log::warn!("ignoring unknown capability {name}");
-                    dropped = true;
-                }
-                known
-            });
-        }
-    }
-    dropped
 }
 
 /// Checks what can be checked without looking at the system.
@@ -106,10 +79,7 @@ pub fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     };
     check_process("process", process)?;
     if !namespaces.is_private(Kind::Mount) {
-        return Err(Error::spec(
-            "linux.namespaces",
-            "a container without a mount namespace is not supported by this runtime yet",
-        ));
+        check_without_mount_namespace(spec, namespaces)?;
     }
     for (field, value) in [
         ("hostname", spec.hostname()),
@@ -123,6 +93,28 @@ pub fn check(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     }
     own_namespaces::check(spec, namespaces)?;
     check_sysctls(spec, namespaces)
+}
+
+/// What the host's mount namespace has no place for; runc's rule for paths.
+fn check_without_mount_namespace(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    for (field, paths) in [
+        ("maskedPaths", linux.and_then(|l| l.masked_paths().as_ref())),
+        (
+            "readonlyPaths",
+            linux.and_then(|l| l.readonly_paths().as_ref()),
+        ),
+    ] {
+        if paths.is_some_and(|paths| !paths.is_empty()) {
+            let reason = "unable to restrict sys entries without a private MNT namespace";
+            return Err(Error::spec(format!("linux.{field}"), reason));
+        }
+    }
+    if namespaces.is_private(Kind::User) {
+        let reason = "a user namespace needs a mount namespace of its own to mount anything in";
+        return Err(Error::spec("linux.namespaces", reason));
+    }
+    Ok(())
 }
 
 /// `ociVersion` must be a version of the 1.x specification; runtime-tools tests this, runc does not.
@@ -298,6 +290,18 @@ mod tests {
                 serde_json::json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
                     "flags": ["SECCOMP_FILTER_FLAG_X"]}}}),
                 "unknown variant `SECCOMP_FILTER_FLAG_X`",
+            ),
+            (
+                serde_json::json!({"linux": {"namespaces": [], "maskedPaths": ["/proc/kcore"]}}),
+                "linux.maskedPaths: unable to restrict sys entries without a private MNT namespace",
+            ),
+            (
+                serde_json::json!({"linux": {"namespaces": [], "readonlyPaths": ["/proc/sys"]}}),
+                "linux.readonlyPaths: unable to restrict sys entries without a private MNT",
+            ),
+            (
+                serde_json::json!({"linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}}),
+                "linux.namespaces: a user namespace needs a mount namespace",
             ),
             (
                 serde_json::json!({"linux": {"sysctl": {"kernel.msgmax": "1"}}}),

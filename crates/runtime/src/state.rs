@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::cgroup_config::{CgroupConfig, Hugetlb};
 use crate::error::{Error, Result};
 use crate::hooks::Hooks;
+pub use crate::host_root::HostRoot;
 use crate::intel_rdt::Group;
 
 const FILE: &str = "state.json";
@@ -58,6 +59,9 @@ pub struct State {
     /// The same with all that we know of it.
     #[serde(default)]
     pub intel_rdt: Option<Group>,
+    /// Of a container without a mount namespace: what is to be unmounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_root: Option<HostRoot>,
 }
 
 /// The part of runc's configuration that its `list` and `state` read.

@@ -430,7 +430,9 @@ impl Channel {
         }
         match received {
             Some(message) if message.kind == Kind::Failed => {
-                Err(Error::Init(message.body::<Failure>()?))
+                let failure = message.body::<Failure>()?;
+                failure.log();
+                Err(Error::Init(failure))
             }
             Some(message) if !allowed.contains(&message.kind) => Err(Error::Protocol(format!(
                 "received {:?}, expected one of {allowed:?}",
@@ -487,6 +489,7 @@ fn read_sealed(memfd: &OwnedFd, length: usize) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Operation;
 
     #[test]
     fn small_and_large_bodies_arrive_whole_with_their_descriptors() {
@@ -530,6 +533,10 @@ mod tests {
             step: "x".into(),
             message: "no".into(),
             errno: Some(2),
+            operation: Some(Operation {
+                call: "openat".into(),
+                object: "/x".into(),
+            }),
         };
         init.send(Kind::Failed, &failure, &[]).unwrap();
         assert!(matches!(shim.expect(&[Kind::Ready]), Err(Error::Init(f)) if f == failure));

@@ -37,6 +37,11 @@ impl Error {
     pub fn call(&self) -> &'static str {
         self.call
     }
+
+    /// Its arguments, as a person would write them.
+    pub fn args(&self) -> &str {
+        &self.args
+    }
 }
 
 impl fmt::Display for Error {

@@ -43,15 +43,23 @@ pub fn exit_now(status: i32) -> ! {
 /// `close_range(2)` (Linux 5.9), where closing one by one fails too: a seccomp filter may know
 /// nothing of that call yet.
 pub fn close_from(first: RawFd) -> Result<()> {
+    close_between(first, libc::c_int::MAX)
+}
+
+/// Closes every descriptor from `first` to `last`; there may be none.
+fn close_between(first: RawFd, last: RawFd) -> Result<()> {
+    if first > last {
+        return Ok(());
+    }
     // SAFETY: for a process about to execute: the caller owns the process, and whoever still holds
     // an `OwnedFd` of a closed number must not drop it. Only code that ends in execve or _exit
     // calls this.
-    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_int::MAX, 0) };
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if ret < 0 {
         let errno = std::io::Error::last_os_error()
             .raw_os_error()
             .unwrap_or(libc::EIO);
-        if close_each_from(first) {
+        if close_each(first, last) {
             return Ok(());
         }
         return Err(Error::new(
@@ -65,9 +73,9 @@ pub fn close_from(first: RawFd) -> Result<()> {
 
 /// Closes descriptors one by one; says whether that worked. All that a plan can bring are below the
 /// limit.
-fn close_each_from(first: RawFd) -> bool {
+fn close_each(first: RawFd, last: RawFd) -> bool {
     const LIMIT: RawFd = 4096;
-    (first..LIMIT).all(|fd| {
+    (first..=last.min(LIMIT)).all(|fd| {
         // SAFETY: as in `close_from`, whose callers' obligation it is.
         let ret = unsafe { libc::close(fd) };
         let errno = std::io::Error::last_os_error().raw_os_error();
@@ -75,17 +83,19 @@ fn close_each_from(first: RawFd) -> bool {
     })
 }
 
-/// Leaves nothing open but 0 to 2, `inherited` from 3 on in their order, and behind them `last`,
-/// which alone is close-on-exec and is returned.
+/// Leaves nothing open but 0 to 2, `inherited` from 3 on in their order, and `last`, which alone is
+/// close-on-exec and is returned. Without `inherited` it takes `close_range(2)` or `close(2)` only:
+/// an old seccomp filter may know nothing of `dup3(2)`.
 ///
 /// # Errors
-/// `fcntl(2)`, `dup2(2)`, `close_range(2)`. Numbers may have changed hands by then: the caller can
+/// `fcntl(2)`, `dup3(2)`, `close_range(2)`. Numbers may have changed hands by then: the caller can
 /// only end.
 pub fn keep_only(inherited: Vec<OwnedFd>, last: OwnedFd) -> Result<OwnedFd> {
     const FIRST: RawFd = 3;
     let place = FIRST + inherited.len() as RawFd;
-    if inherited.is_empty() && last.as_raw_fd() == place {
-        close_from(place + 1)?;
+    if inherited.is_empty() {
+        close_between(FIRST, last.as_raw_fd() - 1)?;
+        close_from(last.as_raw_fd() + 1)?;
         return Ok(last);
     }
     // Copies above all places first: placing one cannot close another.

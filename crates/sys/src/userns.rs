@@ -140,21 +140,24 @@ fn wait_for_word(reader: &OwnedFd, pidfd: &OwnedFd) -> Result<u8> {
 /// The life of the copy. Raw system calls only.
 fn reside(join: RawFd, word: RawFd, dumpable: bool) -> ! {
     let mut errno = 0u8;
-    if join >= 0 {
+    // SAFETY: plain numbers; it is the copy's own memory that becomes invisible.
+    let set = |option: i32, value: i32| unsafe {
+        libc::syscall(libc::SYS_prctl, option, value, 0, 0, 0) == 0
+    };
+    // Before setns as well as after it: from the moment that we are in the namespace its root may
+    // look into whoever shows himself.
+    let mut safe = set(libc::PR_SET_DUMPABLE, i32::from(dumpable));
+    if join >= 0 && safe {
         // SAFETY: plain numbers.
         if unsafe { libc::syscall(libc::SYS_setns, join, libc::CLONE_NEWUSER) } != 0 {
             // SAFETY: the copy's own errno.
             errno = unsafe { *libc::__errno_location() } as u8;
         }
     }
-    // SAFETY: plain numbers. After setns, which may reset both: nobody in a namespace that others
-    // are in may look into this copy of our memory, and it does not outlive its maker's thread.
-    let safe = unsafe {
-        let prctl =
-            |option: i32, value: i32| libc::syscall(libc::SYS_prctl, option, value, 0, 0, 0);
-        prctl(libc::PR_SET_DUMPABLE, i32::from(dumpable)) == 0
-            && prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
-    };
+    // setns may reset both. It does not outlive its maker's thread.
+    safe = safe
+        && set(libc::PR_SET_DUMPABLE, i32::from(dumpable))
+        && set(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
     if safe {
         // SAFETY: one byte of our own. If nobody reads it, nobody waits for it.
         unsafe { libc::syscall(libc::SYS_write, word, &raw const errno, 1) };

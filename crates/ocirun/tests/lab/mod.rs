@@ -147,6 +147,10 @@ impl Lab {
             spec["process"]["terminal"] = false.into();
             spec["process"]["args"] = args.into();
             spec["root"]["readonly"] = false.into();
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+            if !namespaces.iter().any(|one| one["type"] == "cgroup") {
+                namespaces.push(json!({"type": "cgroup"}));
+            }
             // Ids of containers are unique in a lab only; cgroups are not the lab's.
             spec["linux"]["cgroupsPath"] = json!(format!("/ocirun-test-{}/{name}", self.tag()));
         });

@@ -12,6 +12,7 @@ use super::spawn::{
 };
 use super::{Container, ExecProcess, Inherited, Runtime, Stdio};
 use crate::error::{Error, Result};
+use crate::host_root::HostRoot;
 use crate::init::{Descriptor, Role};
 use crate::process;
 use crate::seccomp_agent::Subject;
@@ -55,14 +56,23 @@ impl Container {
         stdio: Stdio,
         inherited: Inherited,
     ) -> Result<ExecProcess> {
+        let failed = |source| Error::Cgroup {
+            attempt: "unable to start container process: error adding pid to cgroup",
+            source,
+        };
         let mut plan = self.plan_exec(process, matches!(stdio, Stdio::Terminal))?;
         plan.env.extend(inherited.environment);
         // If init has ended and its pid is another's by now, nothing below succeeds: the pidfd.
+        let below = match inherited.cgroups.is_empty() {
+            true => None,
+            false => Some(self.cgroup.below(&inherited.cgroups).map_err(failed)?),
+        };
+        let cgroup = below.as_ref().unwrap_or(&self.cgroup);
         let foreign = crate::namespaces::foreign(self.pid)?;
         let (child, channel) = spawn(
             runtime,
             0,
-            &self.cgroup,
+            cgroup,
             Some(PidNamespace::Of(self.pidfd.as_fd())),
         )?;
         let mut made = Made {
@@ -70,15 +80,20 @@ impl Container {
             cgroup: None,
             child: None,
             intel_rdt: None,
+            host_root: None,
             hooks: None,
         };
         let child = made.child.insert(child);
-        set_oom_score(child.pid, process)?;
+        set_oom_score(child.pid, process.oom_score_adj())?;
         if let Some(group) = &self.intel_rdt {
             group.join(child.pid)?;
         }
-        let mut descriptors = Descriptors::new(runtime, &self.cgroup)?;
+        let mut descriptors = Descriptors::new(runtime, cgroup)?;
         descriptors.push(Descriptor::Init, self.pidfd.as_fd());
+        let root = self.host_root.as_ref().map(HostRoot::open).transpose()?;
+        if let Some(root) = &root {
+            descriptors.push(Descriptor::Root, root.as_fd());
+        }
         for fd in &inherited.fds {
             descriptors.push(Descriptor::Inherited, fd.as_fd());
         }

@@ -7,6 +7,7 @@ use sys::spawn::Child;
 
 use crate::error::{Error, Result};
 use crate::hooks::Lifecycle;
+use crate::host_root::HostRoot;
 use crate::intel_rdt;
 use crate::state::{Directory, State};
 
@@ -16,6 +17,8 @@ pub(super) struct Made {
     pub(super) cgroup: Option<Cgroup>,
     pub(super) child: Option<Child>,
     pub(super) intel_rdt: Option<intel_rdt::Group>,
+    /// If what it mounts is mounted on the host.
+    pub(super) host_root: Option<HostRoot>,
     /// Of a container: from here on it exists, and its end is an end like any other.
     pub(super) hooks: Option<Lifecycle>,
 }
@@ -48,6 +51,9 @@ impl Drop for Made {
             if let Err(e) = cgroup.kill().and_then(|()| cgroup.remove()) {
                 log::warn!("undo create: {e}");
             }
+        }
+        if let Some(Err(e)) = self.host_root.take().map(|root| root.undo()) {
+            log::warn!("undo create: {e}");
         }
         if let Some(group) = self.intel_rdt.take() {
             if let Err(e) = group.remove() {

@@ -9,12 +9,11 @@ mod control;
 mod create;
 mod exec;
 mod made;
-mod settle;
 mod spawn;
 mod stored;
 mod update;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -29,6 +28,7 @@ pub use self::stored::{Deletion, Recipient, Status, Stored, Summary};
 use crate::error::{Attempt, Error, Result};
 use crate::gate::{Fifo, Gate};
 use crate::hooks::{Hooks, Kind as Hook, Lifecycle};
+use crate::host_root::HostRoot;
 use crate::intel_rdt;
 use crate::namespaces::{Kind as Namespace, Namespaces, Source};
 use crate::process;
@@ -101,6 +101,9 @@ pub struct Inherited {
     pub fds: Vec<OwnedFd>,
     /// What goes to the end of its environment, `NAME=value`.
     pub environment: Vec<String>,
+    /// For an exec: where it is placed below the container's cgroup, by controller; the empty name
+    /// stands for all.
+    pub cgroups: BTreeMap<String, String>,
 }
 
 /// Whether the container gets a session keyring of its own (`Options.no_new_keyring`).
@@ -216,6 +219,8 @@ pub struct Container {
     annotations: HashMap<String, String>,
     gate: Gate,
     intel_rdt: Option<intel_rdt::Group>,
+    /// Of a container without a mount namespace.
+    host_root: Option<HostRoot>,
     hooks: Lifecycle,
     /// Until started, at [`Gate::Channel`].
     channel: Mutex<Option<Channel>>,
@@ -328,6 +333,9 @@ impl Container {
         })?;
         if let Some(group) = &self.intel_rdt {
             group.remove()?;
+        }
+        if let Some(root) = &self.host_root {
+            root.undo()?;
         }
         self.directory.remove()?;
         self.hooks.run_poststop();

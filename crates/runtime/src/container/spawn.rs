@@ -251,8 +251,8 @@ fn message(channel: &Channel, kind: Kind, child: &Child, phase: &'static str) ->
 
 /// Writes `process.oomScoreAdj`. The pid cannot be another process's: it is our child and not
 /// waited for.
-pub(super) fn set_oom_score(pid: Pid, process: &Process) -> Result<()> {
-    let Some(score) = process.oom_score_adj() else {
+pub(super) fn set_oom_score(pid: Pid, score: Option<i32>) -> Result<()> {
+    let Some(score) = score else {
         return Ok(());
     };
     let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());

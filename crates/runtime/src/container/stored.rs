@@ -14,7 +14,7 @@ use serde::Serialize;
 use sys::Errno;
 use sys::spawn::Child;
 
-use super::create::Parts;
+use super::create::{Parts, plan_of};
 use super::update::Resources;
 use super::{Bundle, Container, Keyring};
 use crate::cleanup;
@@ -221,6 +221,10 @@ impl Stored {
         let child = self.init()?;
         let bundle = self.bundle()?;
         let cgroup = self.cgroup()?;
+        let Some(process) = bundle.spec.process() else {
+            return Err(Error::spec("process", "property must not be empty"));
+        };
+        let terminal = process.terminal().unwrap_or(false);
         let parts = Parts {
             child,
             oom_kills_before: cgroup.oom_kills(),
@@ -231,12 +235,14 @@ impl Stored {
                 true => Keyring::Inherited,
                 false => Keyring::New,
             },
+            process: plan_of(&bundle.spec, process, terminal)?,
             seccomp: Seccomp::of(&bundle.spec, &Cache::default())?,
             gate: Gate::Fifo,
             channel: None,
             intel_rdt: self.state.intel_rdt.clone(),
+            host_root: self.state.host_root.clone(),
         };
-        Container::assemble(&bundle, parts)
+        Ok(Container::assemble(&bundle, parts))
     }
 
     /// The configuration that the container was created with.

@@ -116,6 +116,7 @@ fn signal_name(number: u8) -> String {
         11 => "segmentation fault",
         13 => "broken pipe",
         15 => "terminated",
+        31 => "bad system call",
         other => return format!("signal {other}"),
     }
     .to_owned()

@@ -12,10 +12,8 @@ use crate::procfs::Procfs;
 /// Says what was attempted, in runc's words where it has any.
 fn failed(attempt: &str, source: impl Into<StepError>) -> StepError {
     let source = source.into();
-    StepError {
-        message: format!("{attempt}: {}", source.message),
-        errno: source.errno,
-    }
+    let message = format!("{attempt}: {}", source.message);
+    source.saying(message)
 }
 
 impl Init {
@@ -120,10 +118,8 @@ impl Init {
     }
 
     pub(super) fn set_rlimits(&mut self) -> StepResult {
-        process::set_rlimits(&self.plan.process).map_err(|e| StepError {
-            message: format!("error setting rlimits for ready process: {e}"),
-            errno: Some(e.errno()),
-        })
+        process::set_rlimits(&self.plan.process)
+            .map_err(|e| failed("error setting rlimits for ready process", e))
     }
 
     pub(super) fn change_directory(&mut self) -> StepResult {
@@ -147,10 +143,8 @@ impl Init {
     pub(super) fn chdir_error(&self, errno: Errno) -> StepError {
         let cwd = &self.plan.process.cwd;
         let reason = sys::error::describe(errno);
-        StepError {
-            message: format!("chdir to cwd ({cwd:?}) set in config.json failed: {reason}"),
-            errno: Some(errno),
-        }
+        let message = format!("chdir to cwd ({cwd:?}) set in config.json failed: {reason}");
+        StepError::from(sys::Error::new("chdir", cwd.clone(), errno)).saying(message)
     }
 
     pub(super) fn complete_environment(&mut self) -> StepResult {
@@ -163,15 +157,31 @@ impl Init {
     }
 
     pub(super) fn become_user(&mut self) -> StepResult {
-        Ok(process::become_user(&self.plan.process)?)
+        process::become_user(&self.plan.process).map_err(|e| {
+            let user = &self.plan.process;
+            // The kernel's word for ids that a user namespace does not have; runc's for the same.
+            let unmapped = match (e.call(), e.errno()) {
+                ("setgroups", Errno::INVAL) => {
+                    format!("cannot set groups {:?}: not all are mapped", user.groups)
+                }
+                ("setresgid", Errno::INVAL) => {
+                    format!("cannot setgid to unmapped gid {}", user.gid)
+                }
+                ("setresuid", Errno::INVAL) => {
+                    format!("cannot setuid to unmapped uid {}", user.uid)
+                }
+                _ => return e.into(),
+            };
+            StepError::from(e).saying(format!("{unmapped} in user namespace"))
+        })
     }
 
     pub(super) fn verify_cwd(&mut self) -> StepResult {
-        let outside = || StepError {
-            message: "current working directory is outside of container mount namespace root -- \
-                      possible container breakout detected"
-                .to_owned(),
-            errno: None,
+        let outside = || {
+            StepError::new(
+                "current working directory is outside of container mount namespace root -- \
+                 possible container breakout detected",
+            )
         };
         match rustix::process::getcwd(Vec::new()) {
             Ok(cwd) if cwd.as_bytes().starts_with(b"/") => Ok(()),

@@ -33,10 +33,9 @@ pub(super) fn load(filter: &Filter, channel: &Channel) -> StepResult {
         .iter()
         .map(|&(code, jt, jf, k)| sys::seccomp::Instruction { code, jt, jf, k })
         .collect();
-    let failed = |message: String, errno| StepError { message, errno };
     let loaded = sys::seccomp::load(&program, filter.flags).map_err(|e| {
         let text = format!("unable to init seccomp: error loading seccomp filter into kernel: {e}");
-        failed(text, Some(e.errno()))
+        StepError::from(e).saying(text)
     })?;
     let Some(listener) = loaded else {
         return Ok(());
@@ -44,14 +43,13 @@ pub(super) fn load(filter: &Filter, channel: &Channel) -> StepResult {
     // From here to the answer only write: it alone cannot be made to wait for the agent.
     channel
         .send(Kind::Seccomp, &listener.as_raw_fd(), &[])
-        .map_err(|e| failed(e.to_string(), None))?;
+        .map_err(|e| StepError::new(e.to_string()))?;
     match channel.receive_signal() {
         Ok(Some(Kind::SeccompDone)) => Ok(()),
         Ok(None) => sys::exec::exit_now(1),
-        Ok(Some(kind)) => Err(failed(
-            format!("received {kind:?} instead of SeccompDone"),
-            None,
-        )),
-        Err(e) => Err(failed(e.to_string(), None)),
+        Ok(Some(kind)) => Err(StepError::new(format!(
+            "received {kind:?} instead of SeccompDone"
+        ))),
+        Err(e) => Err(StepError::new(e.to_string())),
     }
 }

@@ -78,11 +78,7 @@ impl Gate {
 }
 
 fn failed(message: String) -> Failure {
-    Failure {
-        step: "execute program".to_owned(),
-        message,
-        errno: None,
-    }
+    Failure::new("execute program", message, None)
 }
 
 /// Who hears of a failure.

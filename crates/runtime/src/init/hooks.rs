@@ -10,6 +10,7 @@ impl From<hooks::Error> for StepError {
         Self {
             message: error.to_string(),
             errno: error.cause.errno(),
+            operation: None,
         }
     }
 }

@@ -44,9 +44,9 @@ impl Init {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let directory = rustix::fs::open(&root, flags, Mode::empty())
                 .call("open", || format!("{root:?}, O_DIRECTORY|O_NOFOLLOW"))
-                .map_err(|e| StepError {
-                    message: format!("invalid rootfs {root:?}: {e}"),
-                    errno: Some(e.errno()),
+                .map_err(|e| {
+                    let message = format!("invalid rootfs {root:?}: {e}");
+                    StepError::from(e).saying(message)
                 })?;
             rustix::process::fchdir(&directory).call("fchdir", || format!("{root:?}"))?;
         }
@@ -169,26 +169,20 @@ impl Init {
     }
 
     pub(super) fn say(&self, kind: Kind) -> StepResult {
-        self.channel.signal(kind, &[]).map_err(|e| StepError {
-            message: e.to_string(),
-            errno: None,
-        })
+        let said = self.channel.signal(kind, &[]);
+        said.map_err(|e| StepError::new(e.to_string()))
     }
 
     /// Waits for what the shim says next. If it is gone there is nobody left to tell.
     pub(super) fn hear(&self, kind: Kind, max_fds: usize) -> Result<Message, StepError> {
-        let failed = |message: String| StepError {
-            message,
-            errno: None,
-        };
         match self.channel.receive(max_fds) {
             Ok(Some(message)) if message.kind == kind => Ok(message),
-            Ok(Some(other)) => Err(failed(format!(
+            Ok(Some(other)) => Err(StepError::new(format!(
                 "received {:?} instead of {kind:?}",
                 other.kind
             ))),
             Ok(None) => sys::exec::exit_now(1),
-            Err(e) => Err(failed(e.to_string())),
+            Err(e) => Err(StepError::new(e.to_string())),
         }
     }
 }

@@ -73,6 +73,11 @@ impl Init {
             | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
             | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
             | ThreadNameSpaceType::NETWORK;
+        let root = self.take(Descriptor::Root);
+        if root.is_some() {
+            // The namespace is ours already, and its root is not the container's.
+            all.remove(ThreadNameSpaceType::MOUNT);
+        }
         let foreign = self.foreign();
         if foreign.contains(&namespaces::Kind::Time) {
             all |= ThreadNameSpaceType::TIME;
@@ -85,6 +90,11 @@ impl Init {
         }
         rustix::thread::move_into_thread_name_spaces(init.as_fd(), all)
             .call("setns", || "namespaces of the container's init")?;
+        if let Some(root) = root {
+            rustix::process::fchdir(&root).call("fchdir", || "rootfs")?;
+            rustix::process::chroot(".").call("chroot", || "\".\"")?;
+            rustix::process::chdir("/").call("chdir", || "\"/\"")?;
+        }
         if user {
             become_container_root()?;
         }
@@ -111,10 +121,7 @@ impl Init {
         }
         self.say(Kind::NetDevices)?;
         let message = self.hear(Kind::NetDevicesMoved, 0)?;
-        let moved: Vec<Moved> = message.body().map_err(|e| StepError {
-            message: e.to_string(),
-            errno: None,
-        })?;
+        let moved: Vec<Moved> = message.body().map_err(|e| StepError::new(e.to_string()))?;
         for device in &moved {
             device.configure()?;
         }

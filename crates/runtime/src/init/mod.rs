@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use sys::Errno;
 
 use self::gate::Listener;
-use crate::error::Failure;
+use crate::error::{Failure, Operation};
 use crate::hooks::Lifecycle;
 use crate::namespaces;
 use crate::process;
@@ -54,6 +54,8 @@ pub enum Descriptor {
     Namespace(namespaces::Kind),
     /// The pidfd of the container's init: an exec joins its namespaces.
     Init,
+    /// The root directory, if the container shares its mount namespace with the host.
+    Root,
     /// The FIFO at which a container's first process waits for its start, `O_PATH`.
     Gate,
     /// What the program itself is to have, from 3 on in the order of the packet.
@@ -124,9 +126,38 @@ pub struct Container {
 }
 
 /// Why a step failed.
+#[derive(Debug)]
 struct StepError {
     message: String,
     errno: Option<Errno>,
+    operation: Option<Operation>,
+}
+
+impl StepError {
+    /// Without a system call behind it.
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            errno: None,
+            operation: None,
+        }
+    }
+
+    /// The same error in other words.
+    fn saying(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// As it is reported.
+    fn of_step(self, step: &str, prefix: &str) -> Failure {
+        Failure {
+            step: step.to_owned(),
+            message: format!("{prefix}{}", self.message),
+            errno: self.errno.map(Errno::raw_os_error),
+            operation: self.operation,
+        }
+    }
 }
 
 impl From<sys::Error> for StepError {
@@ -134,6 +165,7 @@ impl From<sys::Error> for StepError {
         Self {
             message: error.to_string(),
             errno: Some(error.errno()),
+            operation: Some((&error).into()),
         }
     }
 }
@@ -143,6 +175,7 @@ impl From<rootfs::Error> for StepError {
         Self {
             message: error.to_string(),
             errno: error.errno(),
+            operation: error.operation(),
         }
     }
 }
@@ -152,6 +185,7 @@ impl From<crate::procfs::Error> for StepError {
         Self {
             message: error.to_string(),
             errno: error.errno(),
+            operation: error.operation(),
         }
     }
 }
@@ -161,6 +195,7 @@ impl From<process::NotFound> for StepError {
         Self {
             message: error.message,
             errno: Some(error.errno),
+            operation: None,
         }
     }
 }
@@ -349,11 +384,7 @@ impl Init {
         let (plan, mut fds) = match receive_plan(&channel) {
             Ok(received) => received,
             Err(message) => {
-                let failure = Failure {
-                    step: "receive plan".into(),
-                    message,
-                    errno: None,
-                };
+                let failure = Failure::new("receive plan", message, None);
                 return Err((channel, failure));
             }
         };
@@ -384,11 +415,7 @@ impl Init {
         timings::begin(!matches!(self.plan.role, Role::Init(_)), steps.len());
         for step in steps {
             timings::step(step.name);
-            (step.run)(self).map_err(|error| Failure {
-                step: step.name.to_owned(),
-                message: format!("{prefix}{}", error.message),
-                errno: error.errno.map(Errno::raw_os_error),
-            })?;
+            (step.run)(self).map_err(|error| error.of_step(step.name, prefix))?;
             let took = timings::step_done();
             if self.plan.debug {
                 log::debug!("step {:?} took {} us", step.name, took / 1000);
@@ -400,11 +427,8 @@ impl Init {
 
     /// The gate, and through it.
     fn execute(mut self) -> (Listener, Failure) {
-        let failed = |message: String, errno: Option<i32>| Failure {
-            step: "execute program".to_owned(),
-            message,
-            errno,
-        };
+        let failed =
+            |message: String, errno: Option<i32>| Failure::new("execute program", message, errno);
         let strings = |list: &[String]| -> Result<Vec<CString>, std::ffi::NulError> {
             list.iter()
                 .map(|text| CString::new(text.as_str()))
@@ -424,11 +448,7 @@ impl Init {
         if let Some(filter) = filter {
             if let Err(error) = filter::load(&filter, &self.channel) {
                 let prefix = if is_init { IN_INIT } else { "" };
-                let failure = Failure {
-                    step: "load seccomp filter".to_owned(),
-                    message: format!("{prefix}{}", error.message),
-                    errno: error.errno.map(Errno::raw_os_error),
-                };
+                let failure = error.of_step("load seccomp filter", prefix);
                 return (Listener::Channel(self.channel), failure);
             }
         }
@@ -440,11 +460,7 @@ impl Init {
             };
         }
         if let Err(e) = hooks::start_container(&self.plan, &self.environment) {
-            let failure = Failure {
-                step: "run startContainer hooks".to_owned(),
-                message: e.to_string(),
-                errno: e.cause.errno().map(Errno::raw_os_error),
-            };
+            let failure = StepError::from(e).of_step("run startContainer hooks", "");
             return (listener.through(), failure);
         }
         // From here to execve nothing may use a file. A path like /proc/self/fd/7/x is resolved
@@ -456,10 +472,15 @@ impl Init {
         }
         let error = sys::exec::execve(&self.program, &args, &env);
         let reason = sys::error::describe(error.errno());
-        let failure = failed(
-            format!("exec {}: {reason}", self.program.to_string_lossy()),
+        let program = self.program.to_string_lossy();
+        let mut failure = failed(
+            format!("exec {program}: {reason}"),
             Some(error.errno().raw_os_error()),
         );
+        failure.operation = Some(Operation {
+            call: error.call().to_owned(),
+            object: program.into_owned(),
+        });
         (listener, failure)
     }
 

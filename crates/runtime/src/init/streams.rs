@@ -89,10 +89,7 @@ impl Init {
         }
         self.channel
             .signal(Kind::Console, &[master.as_fd()])
-            .map_err(|e| StepError {
-                message: format!("hand over the terminal: {e}"),
-                errno: None,
-            })?;
+            .map_err(|e| StepError::new(format!("hand over the terminal: {e}")))?;
         Ok(slave)
     }
 

@@ -62,6 +62,15 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> Result
         FileType::RegularFile => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW;
             let source = beneath(from, path(name), OFlags::RDONLY | OFlags::NONBLOCK)?;
+            let opened = rustix::fs::fstat(&source).call("fstat", describe)?;
+            if FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile {
+                // Replaced meanwhile, on a volume that somebody else has: a device may be endless.
+                return Err(sys::Error::new(
+                    "openat2",
+                    describe(),
+                    rustix::io::Errno::LOOP,
+                ));
+            }
             let copy = retrying(to, path(name), flags, mode, BENEATH)?;
             let (mut source, mut copy) = (File::from(source), File::from(copy));
             std::io::copy(&mut source, &mut copy).call("copy_file_range", describe)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sys::Errno;
 
+use crate::error::Operation;
 use crate::procfs;
 
 /// The specification asks for something impossible, or for what we cannot do.
@@ -90,6 +91,20 @@ impl Error {
         self.cause.errno()
     }
 
+    /// The system call that failed, and the container's path that it was for.
+    pub fn operation(&self) -> Option<Operation> {
+        let mut operation = self.cause.operation()?;
+        match &self.attempt {
+            Attempt::Mount {
+                destination: path, ..
+            }
+            | Attempt::Device(path)
+            | Attempt::Path(_, path) => operation.object = path.to_string_lossy().into_owned(),
+            Attempt::Step(_) => {}
+        }
+        Some(operation)
+    }
+
     pub(super) fn mount(from: String, destination: &Path) -> impl FnOnce(Cause) -> Self {
         let attempt = Attempt::Mount {
             from,
@@ -126,6 +141,14 @@ impl Error {
 }
 
 impl Cause {
+    fn operation(&self) -> Option<Operation> {
+        match self {
+            Self::System(source) | Self::Shape(source) => Some(source.into()),
+            Self::Procfs(source) => source.operation(),
+            Self::NotOrdinary(_) | Self::IdMap(_) | Self::Unsafe(_) => None,
+        }
+    }
+
     /// The error number, if a system call failed.
     pub fn errno(&self) -> Option<Errno> {
         match self {

@@ -89,7 +89,11 @@ pub fn prepare(plan: &Plan, sources: Vec<OwnedFd>) -> Result<Prepared, Error> {
 pub fn prepare_with(plan: &Plan, sources: Vec<OwnedFd>, api: MountApi) -> Result<Prepared, Error> {
     let mut opened = Opened::new(plan, sources)?;
     rustix::process::umask(Mode::empty());
-    let peers = leave_host_peers(plan)?;
+    let peers = match plan.pivot {
+        // They are the host's own.
+        Pivot::Chroot => HostPeers::None,
+        Pivot::PivotRoot | Pivot::MoveMount => leave_host_peers(plan)?,
+    };
     let root = bind_root(plan, &api, peers)?;
     let mut builder = Builder {
         api,
@@ -133,6 +137,8 @@ impl Prepared {
             Pivot::PivotRoot => pivot::pivot_root(&self.builder, self.peers)
                 .map_err(Error::step("error jailing process inside rootfs"))?,
             Pivot::MoveMount => pivot::move_root(&self.builder)
+                .map_err(Error::step("error jailing process inside rootfs"))?,
+            Pivot::Chroot => pivot::change_root(&self.builder.root)
                 .map_err(Error::step("error jailing process inside rootfs"))?,
         }
         match self.propagation {

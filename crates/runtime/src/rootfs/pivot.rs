@@ -59,7 +59,12 @@ pub(super) fn move_root(builder: &Builder) -> Result<(), Cause> {
         }
         sys::mount::mount(Some(&root_path), "/", None, ms::MOVE, None)?;
     }
-    fchdir(&builder.root).call("fchdir", || "rootfs")?;
+    change_root(&builder.root)
+}
+
+/// Changes the root directory only: the container shares its mount namespace with the host.
+pub(super) fn change_root(root: &OwnedFd) -> Result<(), Cause> {
+    fchdir(root).call("fchdir", || "rootfs")?;
     chroot(".").call("chroot", || "\".\"")?;
     enter_root()
 }

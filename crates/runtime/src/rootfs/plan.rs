@@ -5,6 +5,7 @@
 //! yet, is refused here with its JSON path; what reaches the child can only fail for reasons that
 //! the kernel knows.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
@@ -23,6 +24,9 @@ pub enum Pivot {
     PivotRoot,
     /// The mount is moved onto `/` (`no_pivot_root`): for hosts whose root is an initramfs.
     MoveMount,
+    /// `chroot(2)`: for a container that has no mount namespace of its own. Whatever is mounted is
+    /// mounted on the host.
+    Chroot,
 }
 
 /// What a mount of type `cgroup` shall show; the caller knows the host's hierarchies and the
@@ -254,9 +258,11 @@ impl Plan {
             .and_then(|l| l.devices().as_deref())
             .unwrap_or_default();
         let paths = |list: Option<&Vec<String>>| -> Vec<PathBuf> {
+            let mut seen = HashSet::new();
             list.into_iter()
                 .flatten()
                 .map(|path| clean(Path::new(path)))
+                .filter(|path| seen.insert(path.clone()))
                 .collect()
         };
         Ok(Self {

@@ -8,7 +8,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 use sys::Call;
 use sys::spawn::Child;
 
-use super::spawn::answer;
+use crate::container::spawn::answer;
 use crate::error::{Attempt, Error, Failure, Result};
 use crate::idmap::Mappings;
 use crate::init;
@@ -73,11 +73,14 @@ impl Settling {
 
 fn send_sources(channel: &Channel, child: &Child, rootfs: &rootfs::Plan) -> Result<()> {
     let opened = rootfs::sources::open(rootfs, child.pidfd.as_fd()).map_err(|error| {
-        Error::Init(Failure {
+        let failure = Failure {
             step: "open sources of mounts".into(),
             message: format!("error during container init: {error}"),
             errno: error.errno().map(sys::Errno::raw_os_error),
-        })
+            operation: error.operation(),
+        };
+        failure.log();
+        Error::Init(failure)
     })?;
     for some in opened.chunks(sys::packet::MAX_DESCRIPTORS - 1) {
         let fds: Vec<_> = some.iter().map(AsFd::as_fd).collect();

@@ -122,10 +122,11 @@ fn serve(args: &Args, ready: Option<OwnedFd>) -> Result<(), Error> {
     };
     log::debug!(container = args.id.as_str(); "serving");
     let done = task::serve(config).map_err(|e| Error::Server(chain(&e)));
-    telemetry::otlp::flush();
+    // First: nobody shall connect any more while a collector is waited for.
     for name in &names {
         name.remove();
     }
+    telemetry::otlp::flush();
     done
 }
 

@@ -24,6 +24,9 @@ const BUNDLE: &str = ".";
 
 /// Runs the action; returns the reply.
 pub(crate) fn run(args: &Args, program: &OsStr) -> Result<Vec<u8>, Error> {
+    // What our caller left open is not the server's: it would keep, for months, pipes open whose end
+    // somebody waits for.
+    sys::inherit::forget_others();
     let request = Request::read(std::io::stdin().lock(), args)?;
     let caller = request.caller(std::env::var_os("MAX_SHIM_VERSION").is_some());
     let place = Place::of(args, &request)?;

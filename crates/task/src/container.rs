@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use oci_spec::runtime::Process as ProcessSpec;
 use stdio::ProcessIo;
 
+use crate::diagnostics::labels::Labels;
 use crate::freeze::Freeze;
 use crate::notify_relay::Notify;
 use crate::oom::OomState;
@@ -85,6 +86,8 @@ pub(crate) struct Waiter {
 pub(crate) struct Draining {
     pub(crate) to: ReplyTo,
     pub(crate) limit: TimerId,
+    /// Since when, on the flight recorder's clock.
+    pub(crate) since: u64,
 }
 
 /// An init or exec process.
@@ -225,6 +228,10 @@ pub(crate) struct Container {
     pub(crate) rootfs_mounted: bool,
     /// Its relay of notifications, if it has one.
     pub(crate) notify: Option<Notify>,
+    /// What it is called by those who made it.
+    pub(crate) labels: Labels,
+    /// How many of the same name there were before it.
+    pub(crate) restarts: u32,
 }
 
 impl Container {

@@ -13,6 +13,7 @@ use rustix::event::epoll::EventFlags;
 use stdio::{ChildStdio, DataPath, Owner, ProcessIo, Terminal};
 
 use crate::container::{Container, Mode, Operations, Phase, Process, ReplyTo, StdioPaths};
+use crate::diagnostics::labels::Labels;
 use crate::diagnostics::log_json;
 use crate::diagnostics::sync_record::SyncRecord;
 use crate::events;
@@ -29,6 +30,7 @@ struct Created {
     io: ProcessIo,
     rootfs_mounted: bool,
     notify: Option<notify::Relay>,
+    labels: Labels,
 }
 
 impl Server {
@@ -64,6 +66,8 @@ impl Server {
             oom: None,
             rootfs_mounted: false,
             notify: None,
+            labels: Labels::default(),
+            restarts: 0,
         };
         self.containers.insert(id.clone(), container);
         self.enqueue(&id, Mode::Exclusive, move |server| {
@@ -133,6 +137,8 @@ impl Server {
         let key = process.key;
         container.runtime = Some(created.container);
         container.rootfs_mounted = created.rootfs_mounted;
+        container.restarts = self.observed.made(&created.labels);
+        container.labels = created.labels;
         self.watch(pidfd.as_fd(), Token::Exit(key), EventFlags::IN)?;
         self.adopt_io(id, None, created.io);
         self.adopt_notify(id, created.notify);
@@ -252,6 +258,7 @@ fn create(
         io,
         rootfs_mounted: rootfs.keep(),
         notify,
+        labels: Labels::of(bundle.spec()),
     })
 }
 

@@ -18,6 +18,8 @@ use crate::status::{Operation, Status};
 
 /// How long a Delete waits for output that somebody still holds open or does not read.
 const DRAIN: Duration = Duration::from_secs(10);
+/// A wait for output that took less is no part of a Delete that anybody looks for.
+const WORTH_TELLING: u64 = 100_000;
 
 impl Server {
     pub(crate) fn delete(&mut self, to: ReplyTo, request: &DeleteRequest) {
@@ -98,7 +100,8 @@ impl Server {
         else {
             return;
         };
-        process.draining = Some(Draining { to, limit });
+        let since = telemetry::recorder::now();
+        process.draining = Some(Draining { to, limit, since });
         // What was never started has nothing to read.
         let started = process.exited().is_some();
         if !started || process.io.as_ref().is_none_or(stdio::ProcessIo::drained) {
@@ -115,10 +118,19 @@ impl Server {
         else {
             return;
         };
-        let Some(Draining { to, limit }) = process.draining.take() else {
+        let Some(Draining { to, limit, since }) = process.draining.take() else {
             return;
         };
         self.timers.cancel(limit);
+        // It may be an event of a stream that has led here: what follows is the Delete's.
+        let context = self.calls.get(&to).map(|(_, call)| call.context());
+        if let Some(context) = &context {
+            let waited = telemetry::recorder::now().saturating_sub(since);
+            if waited > WORTH_TELLING {
+                context.add("wait for output", since, waited, telemetry::Outcome::Done);
+            }
+        }
+        let _entered = context.map(telemetry::Context::enter);
         match exec_id {
             Some(exec_id) => self.remove_exec(to, id, exec_id),
             None => self.destroy(to, id),
@@ -173,7 +185,9 @@ impl Server {
         let runtime = container.runtime.clone();
         let id = id.to_owned();
         self.workers.run(move || {
+            let ending = telemetry::span("end streams");
             io.into_iter().for_each(end_io);
+            ending.done();
             let destroyed = destroy(runtime, rootfs);
             Box::new(move |server: &mut Server| server.destroyed(to, &id, destroyed))
         });
@@ -221,8 +235,10 @@ fn destroy(
             .map_err(|e| Status::unknown(format!("failed to delete task: {e}")))?;
     }
     if let Some(rootfs) = rootfs {
-        rootfs_mounts::unmount(&rootfs)
-            .map_err(|e| Status::unknown(format!("failed rootfs umount: {e}")))?;
+        telemetry::traced("unmount root file system", || {
+            rootfs_mounts::unmount(&rootfs)
+        })
+        .map_err(|e| Status::unknown(format!("failed rootfs umount: {e}")))?;
     }
     Ok(())
 }

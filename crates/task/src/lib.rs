@@ -25,7 +25,7 @@ use std::os::fd::OwnedFd;
 mod container;
 mod create;
 mod delete;
-mod diagnostics;
+pub mod diagnostics;
 mod dump;
 pub mod events;
 mod freeze;

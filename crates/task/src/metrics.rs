@@ -41,9 +41,18 @@ pub(crate) fn response(stats: &Stats, network: &[Interface]) -> StatsResponse {
     }
 }
 
+/// What a container uses. `last` is what is known of its OOM counters.
+pub(crate) fn read(container: &runtime::Container, last: Option<&MemoryEvents>) -> Stats {
+    let mut stats = container.stats();
+    if let Some(last) = last {
+        remember(&mut stats, last);
+    }
+    stats
+}
+
 /// Keeps what limits of memory led to when the cgroup is gone, as it is with systemd once the last
 /// process has ended: then CRI asks whether it was killed for memory.
-pub(crate) fn remember(stats: &mut Stats, last: &MemoryEvents) {
+fn remember(stats: &mut Stats, last: &MemoryEvents) {
     if stats.memory.is_none() && *last != MemoryEvents::default() {
         let mut memory = Memory::default();
         memory.events = *last;

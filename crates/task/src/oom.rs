@@ -30,6 +30,8 @@ pub(crate) struct OomState {
     counter: Oom,
     /// Kills that are not told yet: its TaskStart comes first.
     untold: bool,
+    /// The count of kills when a TaskOOM was published last, or when it was created.
+    told: u64,
     again: Option<TimerId>,
 }
 
@@ -37,6 +39,11 @@ impl OomState {
     /// The counters at the last look.
     pub(crate) fn last(&self) -> &MemoryEvents {
         self.counter.last()
+    }
+
+    /// How many kills have been told, as the kernel counted them.
+    pub(crate) fn told(&self) -> u64 {
+        self.told
     }
 }
 
@@ -57,6 +64,7 @@ impl Server {
         let state = container.oom.insert(OomState {
             counter,
             untold: false,
+            told: runtime.oom_kills_before,
             again: None,
         });
         let key = container.init.key;
@@ -127,7 +135,8 @@ impl Server {
         let look = oom.counter.look(&runtime.cgroup);
         match look {
             Look::Killed => oom.untold = true,
-            Look::Quiet => {}
+            // On v1 the count shrinks when a cgroup below is removed.
+            Look::Quiet => oom.told = oom.told.min(oom.counter.last().oom_kill),
             Look::Gone => return look,
         }
         let running = container.init.phase == Phase::Running;
@@ -152,6 +161,7 @@ impl Server {
     pub(crate) fn tell_oom(&mut self, id: &str) {
         let Some(oom) = self.oom(id) else { return };
         if std::mem::take(&mut oom.untold) {
+            oom.told = oom.counter.last().oom_kill;
             self.publish(events::task_oom(id));
         }
     }

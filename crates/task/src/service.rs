@@ -67,7 +67,10 @@ impl Server {
         let answer = match request {
             TaskRequest::State(request) => self.state(&request),
             TaskRequest::Pids(request) => self.pids(&request),
-            TaskRequest::Stats(request) => self.stats(&request),
+            TaskRequest::Stats(request) => match self.stats(to, &request) {
+                Some(answer) => answer,
+                None => return,
+            },
             TaskRequest::Connect(request) => self.connect(&request),
             TaskRequest::ResizePty(request) => self.resize_pty(&request),
             TaskRequest::CloseIo(request) => self.close_io(&request),
@@ -183,17 +186,23 @@ impl Server {
         message(&response)
     }
 
-    /// A few dozen small files of the kernel, none of which blocks.
-    fn stats(&self, request: &StatsRequest) -> Answer {
-        let container = self.container(&request.id)?;
-        let Some(runtime) = &container.runtime else {
-            return Err(Status::no_cgroup());
+    /// A few dozen small files of the kernel. For some of them it adds up what all processors have
+    /// counted, and on a large host others may be doing the same: a worker reads them.
+    fn stats(&self, to: ReplyTo, request: &StatsRequest) -> Option<Answer> {
+        let container = match self.container(&request.id) {
+            Ok(container) => container,
+            Err(status) => return Some(Err(status)),
         };
-        let mut stats = runtime.stats();
-        if let Some(oom) = &container.oom {
-            metrics::remember(&mut stats, oom.last());
-        }
-        message(&metrics::response(&stats, &runtime.network()))
+        let Some(runtime) = container.runtime.clone() else {
+            return Some(Err(Status::no_cgroup()));
+        };
+        let last = container.oom.as_ref().map(|oom| *oom.last());
+        self.workers.read(move || {
+            let stats = metrics::read(&runtime, last.as_ref());
+            let answer = message(&metrics::response(&stats, &runtime.network()));
+            Box::new(move |server: &mut Server| server.reply(to, answer))
+        });
+        None
     }
 
     fn resize_pty(&self, request: &ResizePtyRequest) -> Answer {

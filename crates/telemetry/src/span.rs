@@ -188,18 +188,10 @@ pub struct Call {
 impl Call {
     /// Begins a call about a process. `trace` is the caller's, if it has one.
     pub fn begin(name: &'static str, container: &str, exec: &str, trace: Option<Trace>) -> Self {
-        // Whose process it is, is told to the log and to inits, recorded or not.
-        let scope = Scope::new(container, exec);
         if !recorder::is_recording() {
-            let context = Context {
-                scope,
-                ..Context::default()
-            };
-            return Self {
-                handle: Handle::NONE,
-                context,
-            };
+            return Self::unrecorded(container, exec);
         }
+        let scope = Scope::new(container, exec);
         let trace = trace.or_else(otlp::new_trace).map(Arc::new);
         let handle = recorder::begin(name, 0, scope.as_ref(), trace.as_ref());
         let context = Context {
@@ -208,6 +200,17 @@ impl Call {
             trace,
         };
         Self { handle, context }
+    }
+
+    /// A call that is not recorded. Whose process it is about is still told to the log and to inits.
+    pub fn unrecorded(container: &str, exec: &str) -> Self {
+        Self {
+            handle: Handle::NONE,
+            context: Context {
+                scope: Scope::new(container, exec),
+                ..Context::default()
+            },
+        }
     }
 
     /// For what is done in its course.

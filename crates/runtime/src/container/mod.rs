@@ -337,7 +337,7 @@ impl Container {
         if let Some(root) = &self.host_root {
             root.undo()?;
         }
-        self.directory.remove()?;
+        telemetry::traced("remove state", || self.directory.remove())?;
         self.hooks.run_poststop();
         Ok(())
     }

@@ -26,7 +26,12 @@ impl Server {
             .and_then(|(_, value)| Trace::parse(value));
         let method = request.method();
         let (container, exec) = (request.container_id(), exec_id(request));
-        let call = Call::begin(method.name(), container, exec, trace);
+        // A Wait is held for as long as a process lives: no operation that takes time, and Containers
+        // tells who waits.
+        let call = match method {
+            Method::Wait => Call::unrecorded(container, exec),
+            _ => Call::begin(method.name(), container, exec, trace),
+        };
         let context = call.context();
         self.calls.insert(to, (method, call));
         context

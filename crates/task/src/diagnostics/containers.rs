@@ -44,6 +44,12 @@ fn describe(id: &str, container: &Container) -> v1::Container {
     let (running, waiting) = container.operations.load();
     message.operations_running = running as u32;
     message.operations_waiting = waiting as u32;
+    message.restarts = container.restarts;
+    message.labels = container
+        .labels
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     if let Some(notify) = &container.notify {
         message.notify = MessageField::some(describe_notify(notify.relay.state()));
     }

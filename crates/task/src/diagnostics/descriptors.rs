@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The shim's open files: what they are, what for, and who is at their other end.
+//!
+//! The reactor reads this: links of its own `/proc/self/fd` are text that the kernel has in memory, and a
+//! file's kind is asked for with `AT_STATX_DONT_SYNC`, so that no server of a network file system and no
+//! FUSE daemon is waited for.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use diagnostics::v1;
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 
 use super::sockets::Asker;
 use crate::server::Server;
@@ -124,7 +129,6 @@ impl Server {
 
 /// What kind of file a link of `/proc/<pid>/fd` leads to.
 fn kind(target: &str, link: &std::path::Path) -> &'static str {
-    use std::os::unix::fs::FileTypeExt as _;
     let anonymous =
         target
             .strip_prefix("anon_inode:")
@@ -147,14 +151,21 @@ fn kind(target: &str, link: &std::path::Path) -> &'static str {
         _ if target.starts_with("/memfd:") => "memfd",
         _ if target.starts_with("pidfd") => "pidfd",
         _ if target.starts_with("/dev/pts/") || target.ends_with("/ptmx") => "terminal",
-        _ => match std::fs::metadata(link).map(|meta| meta.file_type()) {
-            Ok(kind) if kind.is_fifo() => "fifo",
-            Ok(kind) if kind.is_dir() => "directory",
-            Ok(kind) if kind.is_char_device() || kind.is_block_device() => "device",
-            Ok(kind) if kind.is_file() => "file",
+        _ => match known_type(link) {
+            Some(FileType::Fifo) => "fifo",
+            Some(FileType::Directory) => "directory",
+            Some(FileType::CharacterDevice | FileType::BlockDevice) => "device",
+            Some(FileType::RegularFile) => "file",
             _ => "other",
         },
     }
+}
+
+/// The type of the file behind a link, as the kernel knows it without asking anybody.
+fn known_type(link: &std::path::Path) -> Option<FileType> {
+    let flags = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
+    let found = rustix::fs::statx(CWD, link, flags, StatxFlags::TYPE).ok()?;
+    Some(FileType::from_raw_mode(u32::from(found.stx_mode)))
 }
 
 /// The number in `socket:[123]`.

@@ -7,6 +7,7 @@
 //! | `containers`  | containers and their processes                              |
 //! | `descriptors` | the shim's open files, and who is at their other end        |
 //! | `events`      | what has happened, numbered                                 |
+//! | `labels`      | what a container is called                                  |
 //! | `log_json`    | errors in the bundle, as runc leaves them                   |
 //! | `polls`       | calls that wait for what is still to come                   |
 //! | `queues`      | what waits                                                  |
@@ -17,18 +18,21 @@
 //! | `threads`     | the shim's threads                                          |
 //! | `watchdog`    | what the kernel says, compared with what was told           |
 //!
-//! Everything is answered by the reactor from what it has in memory, in its own `/proc` or in the
-//! container's cgroup, so that a stuck worker or a containerd that is gone delays nothing.
+//! Everything but Stats is answered by the reactor from what it has in memory or in its own `/proc`, so
+//! that a stuck worker or a containerd that is gone delays nothing. Of `/proc` only such files are read
+//! as wait for nobody: of this process itself, and no file system is asked (see `descriptors` and
+//! `threads`). Stats are read by a worker, in the lane that hanging operations cannot fill.
 
 mod calls;
 mod containers;
 mod descriptors;
 mod events;
+pub(crate) mod labels;
 pub(crate) mod log_json;
 mod polls;
 mod queues;
 mod rings;
-mod sockets;
+pub mod sockets;
 mod stats;
 pub(crate) mod sync_record;
 mod threads;
@@ -40,6 +44,7 @@ use diagnostics::{Call, Method, v1};
 use telemetry::ring::Ring;
 
 use self::events::Happened;
+use self::labels::{Labels, Made};
 use self::polls::Polls;
 use self::watchdog::Watchdog;
 use crate::container::ReplyTo;
@@ -58,14 +63,21 @@ pub(crate) struct Observed {
     events: Ring<Happened>,
     polls: Polls,
     watchdog: Watchdog,
+    made: Made,
 }
 
 impl Observed {
+    /// A container was made; returns how many of its name there were before.
+    pub(crate) fn made(&mut self, labels: &Labels) -> u32 {
+        self.made.count(labels)
+    }
+
     pub(crate) fn new() -> Self {
         Self {
             events: Ring::new(EVENTS),
             polls: Polls::default(),
             watchdog: Watchdog::default(),
+            made: Made::default(),
         }
     }
 }
@@ -119,9 +131,7 @@ impl Server {
             Method::Events | Method::Spans | Method::SyncMessages | Method::Log => {
                 return self.poll(to, method, payload);
             }
-            Method::Stats => answer(payload, |request: v1::StatsRequest| {
-                self.describe_stats(&request.container)
-            }),
+            Method::Stats => return self.describe_stats(to, payload),
             Method::Descriptors => answer(payload, |_: v1::DescriptorsRequest| {
                 Ok(self.describe_descriptors())
             }),

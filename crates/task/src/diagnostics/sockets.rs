@@ -20,19 +20,20 @@ const HEADER: usize = 16;
 
 /// What the kernel knows.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Socket {
+pub struct Socket {
     /// Inode of the peer, 0 if there is none.
-    pub(super) peer: u32,
+    pub peer: u32,
     /// The path it is bound to; abstract names begin with `@`.
-    pub(super) path: String,
+    pub path: String,
 }
 
 /// A connection to the kernel's socket diagnostics.
-pub(super) struct Asker(OwnedFd);
+#[derive(Debug)]
+pub struct Asker(OwnedFd);
 
 impl Asker {
     /// `None` where the kernel has none.
-    pub(super) fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let flags = SocketFlags::CLOEXEC;
         let protocol = Some(netlink::SOCK_DIAG);
         rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)
@@ -41,7 +42,7 @@ impl Asker {
     }
 
     /// Asks for the socket of this inode. `None`: it is no Unix socket, or gone.
-    pub(super) fn ask(&self, inode: u32) -> Option<Socket> {
+    pub fn ask(&self, inode: u32) -> Option<Socket> {
         let request = request(inode);
         rustix::net::send(self.0.as_fd(), &request, SendFlags::empty()).ok()?;
         let mut answer = [0u8; 1024];

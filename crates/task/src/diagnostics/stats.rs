@@ -2,47 +2,70 @@
 //! What containers use, in one form for both versions of cgroups.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use diagnostics::v1;
 use protobuf::MessageField;
 use runtime::Interface;
-use runtime::cgroups::Stats;
 use runtime::cgroups::stats::{Averages, BlockIo, Cpu, Memory, Operation, Pressure};
+use runtime::cgroups::{MemoryEvents, Stats};
 
-use super::unix_ns;
-use crate::container::Container;
+use super::{decode, unix_ns};
+use crate::container::{Container, ReplyTo};
 use crate::metrics;
 use crate::server::Server;
+use crate::service::message;
 use crate::status::Status;
 
+/// A container to read of, on a worker.
+type Wanted = (
+    String,
+    Option<(Arc<runtime::Container>, Option<MemoryEvents>)>,
+);
+
 impl Server {
-    /// One container, or all.
-    pub(super) fn describe_stats(&self, id: &str) -> Result<v1::StatsResponse, Status> {
+    /// One container, or all. A worker reads: see [`Server::call`]'s Stats.
+    pub(super) fn describe_stats(&mut self, to: ReplyTo, payload: &[u8]) {
+        let wanted = decode(payload).and_then(|request| self.wanted(&request));
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(status) => return self.reply(to, Err(status)),
+        };
+        self.workers.read(move || {
+            let mut response = v1::StatsResponse::new();
+            response.stats = wanted.into_iter().map(of).collect();
+            let answer = message(&response);
+            Box::new(move |server: &mut Server| server.reply(to, answer))
+        });
+    }
+
+    fn wanted(&self, request: &v1::StatsRequest) -> Result<Vec<Wanted>, Status> {
+        let id = request.container.as_str();
         if !id.is_empty() && !self.containers.contains_key(id) {
             return Err(Status::container_not_created());
         }
         let wanted = self.containers.iter();
         let wanted = wanted.filter(|(known, _)| id.is_empty() || *known == id);
-        let mut response = v1::StatsResponse::new();
-        response.stats = wanted.map(|(id, container)| of(id, container)).collect();
-        Ok(response)
+        let source = |container: &Container| {
+            let last = container.oom.as_ref().map(|oom| *oom.last());
+            Some((container.runtime.clone()?, last))
+        };
+        Ok(wanted
+            .map(|(id, container)| (id.clone(), source(container)))
+            .collect())
     }
 }
 
-fn of(id: &str, container: &Container) -> v1::ContainerStats {
+fn of((id, source): Wanted) -> v1::ContainerStats {
     let mut message = v1::ContainerStats::new();
-    message.container = id.to_owned();
+    message.container = id;
     message.time_unix_ns = unix_ns(Some(SystemTime::now()));
-    let Some(runtime) = &container.runtime else {
+    let Some((runtime, last)) = source else {
         message.error = "it is being created".to_owned();
         return message;
     };
-    let mut stats = runtime.stats();
-    if let Some(oom) = &container.oom {
-        metrics::remember(&mut stats, oom.last());
-    }
-    fill(&mut message, &stats);
+    fill(&mut message, &metrics::read(&runtime, last.as_ref()));
     message.interfaces = runtime.network().iter().map(interface).collect();
     message
 }

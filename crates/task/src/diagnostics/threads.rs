@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The shim's threads, and where in the kernel they are.
+//!
+//! The reactor reads this. Of a process's own threads, `stat`, `wchan` and `syscall` take no lock that an
+//! operation of another thread could hold for long: not the one of the address space, and that of
+//! execve only while somebody executes, which a server never does.
 
 use diagnostics::v1;
 

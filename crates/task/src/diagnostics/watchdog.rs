@@ -16,8 +16,10 @@ use crate::freeze::Freeze;
 use crate::server::{Server, Timer};
 use crate::timers::TimerId;
 
-/// How often containers are looked at.
+/// How often containers are looked at, unless [`VARIABLE`] says otherwise.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// Milliseconds between two looks; for tests, which cannot wait so long.
+const VARIABLE: &str = "CONTAINERD_SHIM_RUST_WATCHDOG_MS";
 
 /// Something that the kernel says and nobody was told, or the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,11 +94,23 @@ fn compare(kernel: &Kernel, told: &Told) -> Vec<Divergence> {
 }
 
 /// What is known from the last look.
-#[derive(Default)]
 pub(crate) struct Watchdog {
+    interval: Duration,
     timer: Option<TimerId>,
     /// By container: seen at the last look, and whether it was told.
     seen: HashMap<String, Vec<(Divergence, bool)>>,
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        let asked = std::env::var(VARIABLE).ok();
+        let asked = asked.and_then(|text| text.parse().ok());
+        Self {
+            interval: asked.map_or(INTERVAL, |ms: u64| Duration::from_millis(ms.max(10))),
+            timer: None,
+            seen: HashMap::new(),
+        }
+    }
 }
 
 impl Watchdog {
@@ -132,7 +146,10 @@ impl Server {
     /// A container has come: it is watched over.
     pub(super) fn begin_watchdog(&mut self) {
         if self.observed.watchdog.timer.is_none() {
-            let timer = self.timers.set(Instant::now() + INTERVAL, Timer::Watchdog);
+            let timer = self.timers.set(
+                Instant::now() + self.observed.watchdog.interval,
+                Timer::Watchdog,
+            );
             self.observed.watchdog.timer = Some(timer);
         }
     }
@@ -185,10 +202,7 @@ fn look(container: &Container) -> Option<(Kernel, Told)> {
         init_runs: phase == Phase::Running,
         init_stopped: matches!(phase, Phase::Stopped(_)),
         private_pid_namespace: runtime.private_pid_namespace,
-        oom_kills: container
-            .oom
-            .as_ref()
-            .map_or(u64::MAX, |oom| oom.last().oom_kill),
+        oom_kills: container.oom.as_ref().map_or(u64::MAX, |oom| oom.told()),
     };
     Some((kernel, told))
 }

@@ -15,8 +15,8 @@ mod config;
 mod encode;
 mod http;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use self::config::{Config, Protocol};
@@ -25,6 +25,8 @@ use crate::trace::Trace;
 
 /// How long spans are collected before they are sent.
 const DELAY: Duration = Duration::from_millis(500);
+/// How long the end of the process may wait for the collector.
+const FLUSH: Duration = Duration::from_millis(500);
 /// Spans in one request.
 const BATCH: usize = 256;
 /// It formats text and writes to a socket.
@@ -36,6 +38,8 @@ struct Exporter {
     cursor: AtomicU64,
     running: AtomicBool,
     failing: AtomicBool,
+    /// Held while spans are sent.
+    sending: Mutex<()>,
 }
 
 static EXPORTER: OnceLock<Exporter> = OnceLock::new();
@@ -47,6 +51,7 @@ pub fn start(config: Config) {
         cursor: AtomicU64::new(recorder::recorded().0),
         running: AtomicBool::new(false),
         failing: AtomicBool::new(false),
+        sending: Mutex::new(()),
     });
 }
 
@@ -74,7 +79,7 @@ pub(crate) fn poke() {
         .spawn(|| {
             loop {
                 std::thread::sleep(DELAY);
-                if exporter.send_all() == 0 {
+                if exporter.send_all(exporter.config.timeout) == 0 {
                     break;
                 }
             }
@@ -90,30 +95,37 @@ pub(crate) fn poke() {
     }
 }
 
-/// Sends what is left, before the process ends. Waits as long as the collector may take.
+/// Sends what is left, before the process ends. Waits half a second at most: who ends the shim waits, too.
 pub fn flush() {
-    if let Some(exporter) = EXPORTER.get() {
-        exporter.send_all();
+    let Some(exporter) = EXPORTER.get() else {
+        return;
+    };
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    // A thread, because a name server takes as long as it takes.
+    let spawned = std::thread::Builder::new()
+        .name("otlp".into())
+        .spawn(move || {
+            exporter.send_all(FLUSH);
+            drop(done);
+        });
+    if spawned.is_ok() {
+        // It has ended, or its time is over.
+        let _ = ended.recv_timeout(FLUSH);
     }
 }
 
 impl Exporter {
-    /// Sends what there is; returns how many spans that were.
-    fn send_all(&self) -> usize {
+    /// Sends what there is, within this time; returns how many spans that were.
+    fn send_all(&self, timeout: Duration) -> usize {
+        // No code that can panic runs under the lock.
+        let _sending = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sent = 0;
-        let deadline = Instant::now() + self.config.timeout;
+        let deadline = Instant::now() + timeout;
         loop {
             let since = self.cursor.load(Ordering::Acquire);
             let sampled = |record: &Record| record.trace.as_ref().is_some_and(|t| t.sampled);
             let (records, position) = recorder::ended(since, BATCH, sampled);
-            if self
-                .cursor
-                .compare_exchange(since, position.next, Ordering::AcqRel, Ordering::Acquire)
-                .is_err()
-            {
-                // Another thread (the last flush) has taken these.
-                continue;
-            }
+            self.cursor.store(position.next, Ordering::Release);
             if position.lost > 0 {
                 log::warn!(
                     "{} spans were overwritten before they were exported",

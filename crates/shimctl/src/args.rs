@@ -221,6 +221,9 @@ pub(crate) struct Trace {
     /// Write a trace for ui.perfetto.dev to standard output
     #[arg(long, group = "form")]
     pub(crate) perfetto: bool,
+    /// A line for each step, however short
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Watch for so long first, also for a container that does not exist yet
     #[arg(long = "for", value_name = "TIME", value_parser = units::parse_duration)]
     pub(crate) watch: Option<Duration>,

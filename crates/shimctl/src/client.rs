@@ -7,7 +7,7 @@ use diagnostics::{Call, SERVICE};
 use task::status::Code;
 use task::ttrpc::client::{CallError, Client as Connection};
 
-use crate::discover::Shim;
+use crate::discover::{self, Shim};
 
 /// Why a shim said nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +15,9 @@ pub(crate) enum Silence {
     /// Its process is gone; its containers may live on.
     #[error("has died")]
     Dead,
+    /// It is stopped by a signal, a debugger or a freezer: no use asking.
+    #[error("is {0}")]
+    Stopped(&'static str),
     /// It has no socket, or nobody listens there.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
@@ -34,6 +37,7 @@ impl Silence {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Dead => "dead",
+            Self::Stopped(_) => "stopped",
             Self::Unreachable(_) => "unreachable",
             Self::Late(_) => "no-answer",
             Self::Old => "old-version",
@@ -58,6 +62,9 @@ impl Client {
         let Some(path) = &shim.socket else {
             return Err(Silence::Unreachable("it listens nowhere".to_owned()));
         };
+        if let Some(how) = discover::stopped(shim.pid) {
+            return Err(Silence::Stopped(how));
+        }
         let deadline = Instant::now() + timeout;
         let address = format!("unix://{}", path.display());
         let mut connection = Connection::connect(&address, timeout)
@@ -82,6 +89,9 @@ impl Client {
         request: &C,
         hold: Duration,
     ) -> Result<C::Response, Silence> {
+        if hold.is_zero() {
+            return self.call(request);
+        }
         self.call_within(request, hold + self.timeout.max(Duration::from_secs(1)))
     }
 

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use diagnostics::v1::{Container, Process};
+
 /// Where containerd keeps bundles unless it is told otherwise.
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task";
 /// What the executable is called in a bundle's `shim-binary-path`.
@@ -35,6 +37,78 @@ impl Shim {
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.namespace, self.id)
     }
+}
+
+/// The containers of a shim, as far as its bundles tell: of one that does not.
+pub(crate) fn containers_of(shim: &Shim) -> Vec<Container> {
+    let Some(socket) = &shim.socket else {
+        return Vec::new();
+    };
+    // A shim works in its first container's bundle; its others are beside it.
+    let own = fs::read_link(format!("/proc/{}/cwd", shim.pid)).ok();
+    let Some(parent) = own
+        .as_deref()
+        .or(shim.bundle.as_deref())
+        .and_then(Path::parent)
+    else {
+        return Vec::new();
+    };
+    let bundles = fs::read_dir(parent).into_iter().flatten().flatten();
+    bundles
+        .filter_map(|entry| bundle_of(&entry.path(), socket))
+        .collect()
+}
+
+/// The container of a bundle, if this is its shim's socket.
+fn bundle_of(bundle: &Path, socket: &Path) -> Option<Container> {
+    let read = |name: &str| fs::read_to_string(bundle.join(name)).ok();
+    let address = read("address")?;
+    if Path::new(address.trim().trim_start_matches("unix://")) != socket {
+        return None;
+    }
+    let mut container = Container::new();
+    container.id = bundle.file_name()?.to_string_lossy().into_owned();
+    container.bundle = bundle.to_string_lossy().into_owned();
+    let mut init = Process::new();
+    init.pid = read("init.pid")
+        .and_then(|pid| pid.trim().parse().ok())
+        .unwrap_or(0);
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", init.pid)).unwrap_or_default();
+    container.cgroups = cgroup_paths(&cgroups);
+    container.init = Some(init).into();
+    Some(container)
+}
+
+/// The paths in `/proc/<pid>/cgroup`, each once.
+fn cgroup_paths(table: &str) -> Vec<String> {
+    let mut paths: Vec<String> = table
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .filter(|path| path.len() > 1)
+        .map(str::to_owned)
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// Whether a process is stopped, and how: then it answers nobody.
+pub(crate) fn stopped(pid: i32) -> Option<&'static str> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let stat = read("stat")?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    match rest.split_whitespace().next()? {
+        "T" => Some("stopped by a signal (SIGSTOP)"),
+        "t" => Some("stopped by a debugger"),
+        "Z" | "X" => Some("a zombie"),
+        // A frozen process sleeps here. Where it sleeps is told of processes that sleep, only.
+        "D" | "S" if is_frozen(read("wchan")?.trim()) => Some("frozen"),
+        _ => None,
+    }
+}
+
+fn is_frozen(wchan: &str) -> bool {
+    matches!(wchan, "__refrigerator" | "do_freezer_trap")
 }
 
 /// All shims, of one containerd namespace or of all, in the order of their names.
@@ -207,6 +281,51 @@ Num       RefCount Protocol Flags    Type St Inode Path
         let found = listening(table);
         assert_eq!(found.len(), 1);
         assert_eq!(found[&12345], Path::new("/run/containerd/s/abc"));
+    }
+
+    #[test]
+    fn the_containers_of_a_silent_shim_are_found_by_their_bundles() {
+        let folder = tempfile::tempdir().unwrap();
+        for (id, socket) in [("pod", "/s/1"), ("web", "/s/1"), ("other", "/s/2")] {
+            let path = folder.path().join(id);
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("address"), format!("unix://{socket}")).unwrap();
+            fs::write(path.join("init.pid"), "1").unwrap();
+        }
+        let shim = Shim {
+            namespace: "ns".into(),
+            id: "pod".into(),
+            pid: 0,
+            socket: Some("/s/1".into()),
+            bundle: Some(folder.path().join("pod")),
+        };
+        let mut found = containers_of(&shim);
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        let ids: Vec<&str> = found.iter().map(|c| c.id.as_str()).collect();
+        assert_eq!(ids, ["pod", "web"]);
+        assert_eq!(found[0].init.pid, 1);
+        assert_eq!(cgroup_paths("3:cpu:/a:b\n0::/a:b\n1:x:/\n"), ["/a:b"]);
+    }
+
+    #[test]
+    fn a_stopped_process_is_told_from_one_that_sleeps() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = child.id() as i32;
+        assert_eq!(stopped(pid), None);
+        let id = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while stopped(pid).is_none() && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        assert_eq!(stopped(pid), Some("stopped by a signal (SIGSTOP)"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(stopped(pid), None);
+        assert!(is_frozen("do_freezer_trap") && !is_frozen("ep_poll"));
     }
 
     #[test]

@@ -136,6 +136,8 @@ pub(crate) fn is_wanted(shim: &str, container: &Container, wanted: &[String]) ->
 pub(crate) struct Target {
     pub(crate) shim: Shim,
     pub(crate) container: Option<Container>,
+    /// Why the shim said nothing when it was looked for: not to be asked again.
+    pub(crate) silence: Option<Silence>,
 }
 
 impl Target {
@@ -154,7 +156,15 @@ impl Target {
 
     /// A connection to the shim.
     pub(crate) fn connect(&self, timeout: Duration) -> Result<Client, Error> {
-        Client::connect(&self.shim, timeout).map_err(|source| self.silent(source))
+        self.ask(timeout).map_err(|source| self.silent(source))
+    }
+
+    /// The same, for those who can do without an answer.
+    pub(crate) fn ask(&self, timeout: Duration) -> Result<Client, Silence> {
+        match &self.silence {
+            Some(silence) => Err(silence.clone()),
+            None => Client::connect(&self.shim, timeout),
+        }
     }
 
     pub(crate) fn silent(&self, source: Silence) -> Error {
@@ -172,26 +182,38 @@ pub(crate) fn find(global: &Global, id: &str) -> Result<Target, Error> {
     let answers = ask(shims, global.timeout, |_, client| {
         Ok(client.call(&ContainersRequest::new())?.containers)
     });
-    choose(answers, id)
+    let found = answers.into_iter().map(|Answer { shim, said }| match said {
+        Ok(containers) => (shim, containers, None),
+        // Then the file system tells what it has.
+        Err(silence) => {
+            let containers = discover::containers_of(&shim);
+            (shim, containers, Some(silence))
+        }
+    });
+    choose(found, id)
 }
 
-fn choose(answers: Vec<Answer<Vec<Container>>>, id: &str) -> Result<Target, Error> {
+/// A shim, its containers, and why it said nothing itself.
+type Found = (Shim, Vec<Container>, Option<Silence>);
+
+fn choose(all: impl IntoIterator<Item = Found>, id: &str) -> Result<Target, Error> {
     let mut exact = Vec::new();
     let mut begins = Vec::new();
-    for Answer { shim, said } in answers {
-        // A shim that is silent can still be asked for by its own id.
-        let containers = said.unwrap_or_default();
+    for (shim, containers, silence) in all {
         let mut shim_is_a_container = false;
+        let is_pid = shim.pid != 0 && shim.pid.to_string() == id;
         for container in containers {
-            shim_is_a_container |= container.id == shim.id;
+            let is_own = container.id == shim.id;
+            shim_is_a_container |= is_own;
             let place = match container.id.as_str() {
-                other if other == id => &mut exact,
+                other if other == id || (is_own && is_pid) => &mut exact,
                 other if other.starts_with(id) => &mut begins,
                 _ => continue,
             };
             place.push(Target {
                 shim: shim.clone(),
                 container: Some(container),
+                silence: silence.clone(),
             });
         }
         if shim_is_a_container {
@@ -200,8 +222,9 @@ fn choose(answers: Vec<Answer<Vec<Container>>>, id: &str) -> Result<Target, Erro
         let target = || Target {
             shim: shim.clone(),
             container: None,
+            silence: silence.clone(),
         };
-        if shim.id == id || (shim.pid != 0 && shim.pid.to_string() == id) {
+        if shim.id == id || is_pid {
             exact.push(target());
         } else if shim.id.starts_with(id) {
             begins.push(target());
@@ -222,28 +245,27 @@ fn choose(answers: Vec<Answer<Vec<Container>>>, id: &str) -> Result<Target, Erro
 mod tests {
     use super::*;
 
-    fn shim(id: &str, pid: i32, said: Result<&[&str], Silence>) -> Answer<Vec<Container>> {
+    fn shim(id: &str, pid: i32, ids: &[&str], silence: Option<Silence>) -> Found {
         let container = |id: &&str| Container {
             id: (*id).to_owned(),
             ..Container::new()
         };
-        Answer {
-            shim: Shim {
-                namespace: "ns".into(),
-                id: id.into(),
-                pid,
-                socket: None,
-                bundle: None,
-            },
-            said: said.map(|ids| ids.iter().map(container).collect()),
-        }
+        let shim = Shim {
+            namespace: "ns".into(),
+            id: id.into(),
+            pid,
+            socket: None,
+            bundle: None,
+        };
+        (shim, ids.iter().map(container).collect(), silence)
     }
 
-    fn all() -> Vec<Answer<Vec<Container>>> {
+    fn all() -> Vec<Found> {
+        let late = Silence::Late(Duration::from_millis(100));
         vec![
-            shim("pod1", 10, Ok(&["pod1", "web1", "web2"])),
-            shim("pod2", 20, Err(Silence::Late(Duration::from_millis(100)))),
-            shim("pod3", 30, Ok(&["other"])),
+            shim("pod1", 10, &["pod1", "web1", "web2"], None),
+            shim("pod2", 20, &["silent"], Some(late)),
+            shim("pod3", 30, &["other"], None),
         ]
     }
 
@@ -262,10 +284,16 @@ mod tests {
         same(find("pod1"), ok("pod1", "pod1"));
         same(find("pod3"), ok("pod3", ""));
         same(find("20"), ok("pod2", ""));
+        same(find("10"), ok("pod1", "pod1"));
         assert!(matches!(find("nothing"), Err(Error::NoSuch { .. })));
         let ambiguous = find("web").unwrap_err().to_string();
         assert_eq!(ambiguous, "\"web\" could be any of ns/web1, ns/web2");
         let silent = choose(all(), "pod2").unwrap();
         assert_eq!((silent.shim.pid, silent.container_id()), (20, ""));
+        assert!(
+            silent.ask(Duration::from_secs(60)).is_err(),
+            "it is not asked again"
+        );
+        same(find("silent"), ok("pod2", "silent"));
     }
 }

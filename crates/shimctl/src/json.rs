@@ -86,6 +86,7 @@ pub(crate) fn container(container: &Container) -> Value {
         "operations_running": container.operations_running,
         "operations_waiting": container.operations_waiting,
         "oom_kills": container.oom_kills,
+        "restarts": container.restarts,
         "paused": container.paused,
         "labels": labels,
         "notify": notify,

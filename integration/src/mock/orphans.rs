@@ -80,7 +80,7 @@ pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Owned> {
 }
 
 /// Executes a command to its end, and returns what it wrote.
-pub(crate) fn run(command: &mut Command) -> std::io::Result<Output> {
+pub fn run(command: &mut Command) -> std::io::Result<Output> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -122,6 +122,7 @@ pub struct Connection {
     stream: UnixStream,
     next: u32,
     early: HashMap<u32, Response>,
+    metadata: Vec<KeyValue>,
 }
 
 impl Connection {
@@ -132,7 +133,16 @@ impl Connection {
             stream,
             next: 1,
             early: HashMap::new(),
+            metadata: Vec::new(),
         })
+    }
+
+    /// Sends this with every further request of [`Connection::begin`].
+    pub fn add_metadata(&mut self, key: &str, value: &str) {
+        let mut entry = KeyValue::new();
+        entry.key = key.to_owned();
+        entry.value = value.to_owned();
+        self.metadata.push(entry);
     }
 
     /// Sends a request and returns the stream on which its answer will come. The server is told
@@ -146,7 +156,8 @@ impl Connection {
         timeout: Duration,
     ) -> Result<u32, CallError> {
         let payload = encode(message)?;
-        let request = request(service, method, payload, namespace, timeout);
+        let mut request = request(service, method, payload, namespace, timeout);
+        request.metadata.extend(self.metadata.iter().cloned());
         let body = encode(&request)?;
         self.send_frame(&body)
     }

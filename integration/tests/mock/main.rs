@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod lifecycle;
 mod notify;
+mod observe;
 mod pod;
 mod resources;
 mod scene;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         crash::TESTS,
         pod::TESTS,
         diagnostics::TESTS,
+        observe::TESTS,
         resources::TESTS,
         steady::TESTS,
     ];

@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
         "unknown_methods_are_unimplemented",
         unknown_methods_are_unimplemented,
     ),
+    ours("a_checkpoint_is_refused_by_name", checkpoint_is_refused),
     shared(
         "oversize_message_harms_nobody",
         oversize_message_harms_nobody,
@@ -48,8 +49,21 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What a client notices as "at once".
 const PROMPT: Duration = Duration::from_millis(50);
+
+fn checkpoint_is_refused(subject: &Subject) -> Outcome {
+    let scene = Scene::idle(subject)?;
+    let request = StateRequest {
+        id: ID.to_owned(),
+        ..Default::default()
+    };
+    let task = &scene.container.task;
+    let refused = task.call::<WaitResponse>(task.service(), "Checkpoint", &request, PATIENCE);
+    assert_refused(refused, Code::UNIMPLEMENTED, "checkpoint");
+    scene.end()
+}
 
 fn started_but_never_used(subject: &Subject) -> Outcome {
     let world = World::new(subject)?;

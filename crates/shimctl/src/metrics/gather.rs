@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use diagnostics::v1::{
-    Container, ContainerStats, Event, EventsRequest, Poll, Pressure, Span, SpansRequest,
-    StatsRequest,
+    Container, ContainerStats, DescriptorsRequest, Event, EventsRequest, Poll, Pressure, Span,
+    SpansRequest, StatsRequest,
 };
 
 use super::text::{Exposition, Histogram, Kind, Labels};
@@ -28,6 +28,8 @@ struct Said {
     span_next: u64,
     events: Vec<Event>,
     event_next: u64,
+    /// Open files by kind.
+    files: BTreeMap<String, u32>,
 }
 
 /// What is kept of a shim between scrapes.
@@ -135,7 +137,13 @@ fn ask(client: &mut Client, span: u64, event: u64) -> Result<Said, Silence> {
         span_next: span,
         events: Vec::new(),
         event_next: event,
+        files: BTreeMap::new(),
     };
+    if let Some(response) = known(client.call(&DescriptorsRequest::new()))? {
+        for descriptor in response.descriptors {
+            *said.files.entry(descriptor.kind).or_default() += 1;
+        }
+    }
     said.stats = known(client.call(&StatsRequest::new()))?.map_or(Vec::new(), |r| r.stats);
     let poll = |since| Poll {
         since,
@@ -251,6 +259,11 @@ fn of_shim(out: &mut Exposition, labels: &Labels<'_>, said: &Said, kept: &Kept) 
         let waiting = ("shim_jobs_waiting", "", "Jobs that wait for a thread.");
         out.add(Kind::Gauge, waiting, labels, f64::from(workers.waiting));
     }
+    let files = ("shim_open_files", "", "Open files by kind.");
+    for (kind, count) in said.files.iter().take(OPERATIONS) {
+        let with = [labels, &[("kind", kind.as_str())]].concat();
+        out.add(Kind::Gauge, files, &with, f64::from(*count));
+    }
     let events = (
         "shim_events_seen",
         "",
@@ -301,6 +314,17 @@ fn of_container(
     );
     let kills = ("container_oom_kills", "", "Processes killed for memory.");
     out.add(Kind::Counter, kills, &labels, container.oom_kills as f64);
+    let restarts = (
+        "container_restarts",
+        "",
+        "Containers of the same name in its pod before it.",
+    );
+    out.add(
+        Kind::Gauge,
+        restarts,
+        &labels,
+        f64::from(container.restarts),
+    );
     if let Some(notify) = container.notify.as_ref() {
         let ready = ("container_notify_ready", "", "Whether it has said READY=1.");
         out.add(
@@ -464,6 +488,7 @@ mod tests {
             span_next: 8,
             events: vec![],
             event_next: 0,
+            files: [("socket".to_owned(), 3)].into(),
         }
     }
 
@@ -480,6 +505,7 @@ mod tests {
         let text = gatherer.write(&answer(said(1)));
         for line in [
             "shim_up{namespace=\"k8s.io\",shim=\"pod\"} 1",
+            "shim_open_files{namespace=\"k8s.io\",shim=\"pod\",kind=\"socket\"} 3",
             "container_oom_kills_total{namespace=\"k8s.io\",container=\"c0\"} 3",
             "container_cpu_seconds_total{namespace=\"k8s.io\",container=\"c0\"} 2",
             "container_pressure_ratio{namespace=\"k8s.io\",container=\"c0\",resource=\"cpu\",kind=\"some\"} 0.124",

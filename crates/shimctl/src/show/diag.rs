@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use diagnostics::v1::{Container, EventsRequest, LogRequest, Poll};
+use diagnostics::v1::{Container, DescriptorsRequest, EventsRequest, LogRequest, Poll};
 use serde_json::{Value, json};
 
 use super::{outside, redact::redact};
@@ -88,12 +88,15 @@ fn text(target: &Target, page: &Page) -> String {
 fn describe(global: &Global, target: &Target, page: &mut Page) -> Option<Silence> {
     let shim = &target.shim;
     page.add("shim", identity(shim));
-    let silence = match Client::connect(shim, global.timeout) {
+    let mut files = Vec::new();
+    let silence = match target.ask(global.timeout) {
         Err(silence) => Some(silence),
         Ok(mut client) => match fleet::look(&mut client) {
             Err(silence) => Some(silence),
             Ok(overview) => {
                 said(target, &overview, &mut client, page);
+                let asked = client.again().call(&DescriptorsRequest::new());
+                files = asked.map_or(Vec::new(), |said| said.descriptors);
                 None
             }
         },
@@ -107,7 +110,7 @@ fn describe(global: &Global, target: &Target, page: &mut Page) -> Option<Silence
     if shim.pid != 0 {
         page.add("process", outside::process(shim.pid));
         page.add("threads", outside::threads(shim.pid));
-        page.add("descriptors", outside::descriptors(shim.pid));
+        page.add("descriptors", outside::descriptors(shim.pid, &files));
     }
     let cgroups = target.container.as_ref().map(|c| c.cgroups.clone());
     let init = target
@@ -269,6 +272,7 @@ mod tests {
         let target = Target {
             shim: crate::show::ps::tests::shim("pod", 7),
             container: None,
+            silence: None,
         };
         let text = text(&target, &page);
         assert!(

@@ -24,6 +24,7 @@ pub(crate) fn run(global: &Global, args: &Events, style: Style) -> Result<Exit, 
     follow::run(
         global,
         &args.stream,
+        "no events are kept",
         |client, poll, hold| {
             let mut request = EventsRequest::new();
             request.poll = Some(poll).into();

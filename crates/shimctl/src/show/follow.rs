@@ -34,10 +34,12 @@ pub(crate) trait Item: Send + Sync + Sized + 'static {
 /// One page of items.
 pub(crate) type Page<T> = (Polled, Vec<T>);
 
-/// Prints what all shims say: what there is in the order of time, and on demand what comes.
+/// Prints what all shims say: what there is in the order of time, and on demand what comes. `nothing` is
+/// for people who wonder why there is nothing.
 pub(crate) fn run<T: Item>(
     global: &Global,
     stream: &Stream,
+    nothing: &str,
     fetch: impl Fn(&mut Client, Poll, Duration) -> Result<Page<T>, Silence> + Sync,
     mut print: impl FnMut(&Shim, &T) -> Result<(), Error>,
 ) -> Result<Exit, Error> {
@@ -77,6 +79,9 @@ pub(crate) fn run<T: Item>(
         print(shim, item)?;
     }
     if !stream.follow {
+        if kept.is_empty() {
+            complain(nothing);
+        }
         return Ok(exit);
     }
     std::thread::scope(|scope| {

@@ -20,10 +20,15 @@ impl Item for LogLine {
     }
 }
 
+/// A shim that has no trouble says nothing.
+const NOTHING: &str =
+    "nothing has been logged: \"shimctl log-level ID debug\" makes a shim tell of every call";
+
 pub(crate) fn run(global: &Global, args: &Logs, style: Style) -> Result<Exit, Error> {
     follow::run(
         global,
         &args.stream,
+        NOTHING,
         |client, poll, hold| {
             let mut request = LogRequest::new();
             request.poll = Some(poll).into();

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use diagnostics::v1::Descriptor;
+use task::diagnostics::sockets::Asker;
 
 use crate::style::clean;
 
@@ -76,8 +80,9 @@ pub(crate) fn threads(pid: i32) -> String {
     text
 }
 
-/// Open files, with the other ends of sockets and pipes.
-pub(crate) fn descriptors(pid: i32) -> String {
+/// Open files, with the other ends of sockets and pipes. What the shim has each for, it says itself, if it
+/// says anything.
+pub(crate) fn descriptors(pid: i32, said: &[Descriptor]) -> String {
     let peers = Peers::look();
     let mut text = String::new();
     for fd in numbers(&format!("/proc/{pid}/fd")) {
@@ -85,70 +90,105 @@ pub(crate) fn descriptors(pid: i32) -> String {
             continue;
         };
         let target = clean(&target.display().to_string());
-        let other = peers.of(&target, pid);
-        let _ = writeln!(text, "{fd:>5}  {target}{other}");
+        let mut parts = purpose(said.iter().find(|said| said.fd == fd));
+        parts.extend(peers.of(&target, pid));
+        let line = format!("{fd:>5}  {target}  {}", parts.join("; "));
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    if peers.is_cut {
+        text.push_str("(there are too many processes to look for all other ends)\n");
     }
     text
 }
 
-/// Who holds which socket and pipe.
+/// What the shim says of a descriptor.
+fn purpose(said: Option<&Descriptor>) -> Vec<String> {
+    let Some(said) = said.filter(|said| !said.purpose.is_empty()) else {
+        return Vec::new();
+    };
+    let mut text = clean(&said.purpose);
+    for name in [&said.container, &said.exec] {
+        if !name.is_empty() {
+            text.push_str(&format!(" {}", clean(name)));
+        }
+    }
+    vec![text]
+}
+
+/// So long it is looked for other ends: a node may have very many processes.
+const LOOK: Duration = Duration::from_millis(40);
+
+/// Who holds which socket, pipe and FIFO.
 struct Peers {
     holders: BTreeMap<String, Vec<i32>>,
-    /// Paths of Unix sockets by inode.
-    paths: BTreeMap<String, String>,
+    sockets: Option<Asker>,
+    /// Not all processes were looked at.
+    is_cut: bool,
 }
 
 impl Peers {
     fn look() -> Self {
-        let mut holders: BTreeMap<String, Vec<i32>> = BTreeMap::new();
-        for pid in numbers("/proc") {
+        let end = Instant::now() + LOOK;
+        let mut peers = Self {
+            holders: BTreeMap::new(),
+            sockets: Asker::new(),
+            is_cut: false,
+        };
+        // The newest first: those that have to do with containers, more often than not.
+        for pid in numbers("/proc").into_iter().rev() {
+            if Instant::now() > end {
+                peers.is_cut = true;
+                break;
+            }
             for fd in numbers(&format!("/proc/{pid}/fd")) {
                 let Ok(target) = fs::read_link(format!("/proc/{pid}/fd/{fd}")) else {
                     continue;
                 };
                 let target = target.display().to_string();
-                if !target.starts_with("socket:")
-                    && !target.starts_with("pipe:")
-                    && !target.starts_with("/run/")
-                {
+                let ends = ["socket:", "pipe:", "/run/"];
+                if !ends.iter().any(|begin| target.starts_with(begin)) {
                     continue;
                 }
-                let all = holders.entry(target).or_default();
+                let all = peers.holders.entry(target).or_default();
                 if all.last() != Some(&pid) {
                     all.push(pid);
                 }
             }
         }
-        let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        let paths = table.lines().skip(1).filter_map(|line| {
-            let mut fields = line.split_whitespace();
-            let inode = fields.nth(6)?;
-            Some((format!("socket:[{inode}]"), fields.next()?.to_owned()))
-        });
-        Self {
-            holders,
-            paths: paths.collect(),
-        }
+        peers
     }
 
-    fn of(&self, target: &str, own: i32) -> String {
+    /// What is known of the other ends of this file.
+    fn of(&self, target: &str, own: i32) -> Vec<String> {
         let mut parts = Vec::new();
-        if let Some(path) = self.paths.get(target) {
-            parts.push(clean(path));
+        let inode = target
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']'))
+            .and_then(|inode| inode.parse().ok());
+        let socket = inode.and_then(|inode| self.sockets.as_ref()?.ask(inode));
+        if let Some(socket) = socket {
+            if !socket.path.is_empty() {
+                parts.push(clean(&socket.path));
+            }
+            let peer = self.holders(&format!("socket:[{}]", socket.peer), own);
+            if !peer.is_empty() {
+                parts.push(format!("peer {peer}"));
+            }
         }
-        let others = self.holders.get(target).into_iter().flatten();
-        let others: Vec<String> = others
+        let others = self.holders(target, own);
+        if !others.is_empty() {
+            parts.push(format!("also held by {others}"));
+        }
+        parts
+    }
+
+    fn holders(&self, target: &str, own: i32) -> String {
+        let holders = self.holders.get(target).into_iter().flatten();
+        let names = holders
             .filter(|pid| **pid != own)
             .take(8)
-            .map(|pid| format!("{} ({pid})", comm(*pid)))
-            .collect();
-        if !others.is_empty() {
-            parts.push(format!("also held by {}", others.join(", ")));
-        }
-        match parts.is_empty() {
-            true => String::new(),
-            false => format!("  {}", parts.join("; ")),
-        }
+            .map(|pid| format!("{} ({pid})", comm(*pid)));
+        names.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -224,10 +264,18 @@ fn directories(paths: &[String]) -> Vec<PathBuf> {
         .map(Path::new)
         .collect();
     let mut found = Vec::new();
-    for path in paths {
-        for root in &roots {
-            let directory = root.join(path.trim_start_matches('/'));
-            if path.len() > 1 && directory.is_dir() && !found.contains(&directory) {
+    for path in paths.iter().filter(|path| path.len() > 1) {
+        // The shim tells directories, the kernel paths below each hierarchy's root.
+        let is_whole = roots.iter().any(|root| Path::new(path).starts_with(root));
+        let places: Vec<PathBuf> = match is_whole {
+            true => vec![PathBuf::from(path)],
+            false => roots
+                .iter()
+                .map(|root| root.join(path.trim_start_matches('/')))
+                .collect(),
+        };
+        for directory in places {
+            if directory.is_dir() && !found.contains(&directory) {
                 found.push(directory);
             }
         }
@@ -245,8 +293,15 @@ mod tests {
         assert!(process(own).contains("State: "));
         assert!(threads(own).contains("wchan"));
         let (reader, writer) = rustix::pipe::pipe().unwrap();
-        let text = descriptors(own);
-        assert!(text.contains("pipe:["), "{text}");
+        let said = Descriptor {
+            fd: std::os::fd::AsRawFd::as_raw_fd(&reader),
+            purpose: "log pipe".into(),
+            container: "c1".into(),
+            ..Descriptor::new()
+        };
+        let text = descriptors(own, &[said]);
+        let line = text.lines().find(|line| line.contains("log pipe c1"));
+        assert!(line.is_some_and(|line| line.contains("pipe:[")), "{text}");
         drop((reader, writer));
         assert!(process(-1).is_empty());
     }

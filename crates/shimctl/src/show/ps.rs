@@ -6,16 +6,10 @@ use serde_json::{Value, json};
 
 use crate::args::{Global, Ps};
 use crate::error::{Error, Exit};
-use crate::fleet::{self, Answer, Overview, display_name, is_wanted, label};
+use crate::fleet::{self, Answer, Overview, display_name, is_wanted};
 use crate::style::{Ink, Style, clean};
 use crate::table::{Cell, Column, render};
 use crate::{json, print, units};
-
-/// Annotations that tell how often a container was started anew.
-const RESTARTS: [&str; 2] = [
-    "io.kubernetes.container.restartCount",
-    "io.kubernetes.cri.container-restart-count",
-];
 
 pub(crate) fn run(global: &Global, args: &Ps, style: Style) -> Result<Exit, Error> {
     let answers = fleet::overview(global);
@@ -124,10 +118,6 @@ fn container_row(answer: &Answer<Overview>, container: &Container, now: i64) -> 
     if container.paused {
         state = Cell::ink("paused", Ink::Warn);
     }
-    let restarts = RESTARTS
-        .iter()
-        .map(|name| label(container, name))
-        .find(|value| !value.is_empty());
     vec![
         answer.shim.namespace.clone().into(),
         Cell::ink(container.id.clone(), Ink::Name),
@@ -139,10 +129,32 @@ fn container_row(answer: &Answer<Overview>, container: &Container, now: i64) -> 
             0 => Cell::ink("0", Ink::Dim),
             kills => Cell::ink(kills.to_string(), Ink::Bad),
         },
-        Cell::new(restarts.map_or("-".to_owned(), clean)),
+        match container.restarts {
+            0 => Cell::ink("0", Ink::Dim),
+            restarts => Cell::ink(restarts.to_string(), Ink::Warn),
+        },
         Cell::ink(answer.shim.pid.to_string(), Ink::Dim),
-        note(container, &init),
+        note(container, &init, answer.said.as_ref().ok()),
     ]
+}
+
+/// An outage that is shorter is a containerd that is being restarted, or busy.
+const OUTAGE: u64 = 1_000_000_000;
+
+/// What a shim that cannot tell containerd anything has to say.
+fn outage(overview: &Overview) -> Option<String> {
+    let publisher = overview.queues.publisher.as_ref()?;
+    let events = match publisher.pending {
+        0 => return None,
+        1 => "1 event".to_owned(),
+        pending => format!("{pending} events"),
+    };
+    (publisher.outage_ns >= OUTAGE).then(|| {
+        format!(
+            "containerd has taken nothing for {}, {events} held",
+            units::age_ns(publisher.outage_ns)
+        )
+    })
 }
 
 fn exec_row(exec: &Process, is_last: bool, now: i64) -> Vec<Cell> {
@@ -188,8 +200,9 @@ fn up(process: &Process, created: i64, now: i64) -> String {
     }
 }
 
-fn note(container: &Container, init: &Process) -> Cell {
+fn note(container: &Container, init: &Process, overview: Option<&Overview>) -> Cell {
     let mut notes = process_notes(init);
+    notes.extend(overview.and_then(outage));
     if container.operations_waiting > 0 {
         notes.push(format!("{} operations wait", container.operations_waiting));
     }
@@ -229,6 +242,19 @@ fn process_notes(process: &Process) -> Vec<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn a_containerd_that_takes_nothing_is_noted() {
+        let mut overview = Overview::default();
+        assert_eq!(outage(&overview), None);
+        let publisher = overview.queues.publisher.mut_or_insert_default();
+        publisher.pending = 3;
+        assert_eq!(outage(&overview), None);
+        overview.queues.publisher.mut_or_insert_default().outage_ns = 125_000_000_000;
+        let text = "containerd has taken nothing for 2m05s, 3 events held";
+        assert_eq!(outage(&overview).as_deref(), Some(text));
+    }
+
     use crate::client::Silence;
     use crate::discover::Shim;
     use diagnostics::v1::NotifyState;
@@ -267,6 +293,7 @@ pub(crate) mod tests {
         };
         web.labels.insert(fleet::POD.into(), "shop-5f7".into());
         web.labels.insert(fleet::NAME.into(), "web".into());
+        web.restarts = 3;
         web.execs = vec![
             process("probe-1", "running", 4800, 5),
             Process {
@@ -314,10 +341,10 @@ pub(crate) mod tests {
         let text = table(&answers(), &args(), NOW, Style::plain(140));
         let expected = "\
 NAMESPACE  CONTAINER                         NAME           PID  STATE         UP  OOM  RESTARTS  SHIM  NOTE
-k8s.io     0123456789abcdef0123456789abcdef  shop-5f7/web  4711  running    1h02m    2         -  4700
+k8s.io     0123456789abcdef0123456789abcdef  shop-5f7/web  4711  running    1h02m    2         3  4700
            ├ probe-1                                       4800  running       5s
            └ probe-2                                       4801  exited(1)     2s
-k8s.io     service                                         4900  running    1m30s    0         -  4700  ready: serving \u{fffd}[31m12 requests
+k8s.io     service                                         4900  running    1m30s    0         0  4700  ready: serving \u{fffd}[31m12 requests
 k8s.io     pod-b                                                 no-answer                        5000  shim does not answer within 100ms
 ";
         assert_eq!(text, expected, "\n{text}");

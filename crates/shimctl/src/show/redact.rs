@@ -6,14 +6,15 @@
 //! whoever sends a report reads it first, and the report says so.
 
 /// What names of secrets contain.
-const TELLING: [&str; 9] = [
+const TELLING: [&str; 10] = [
     "pass",
     "secret",
     "token",
     "apikey",
     "api_key",
     "credential",
-    "private",
+    "private_key",
+    "privatekey",
     "auth",
     "cookie",
 ];
@@ -82,6 +83,11 @@ mod tests {
             ("path=/run/x time=12:30:15", "path=/run/x time=12:30:15"),
             ("exec: \"ls\": not found", "exec: \"ls\": not found"),
             ("TOKEN=", "TOKEN="),
+            (
+                "\"private_pid_namespace\": true",
+                "\"private_pid_namespace\": true",
+            ),
+            ("PRIVATE_KEY=MII", "PRIVATE_KEY=[redacted]"),
             ("PASS=ü=ö", "PASS=[redacted]"),
         ];
         for (text, wanted) in cases {

@@ -111,7 +111,7 @@ fn sort(rows: &mut [&Row], view: &View) {
 fn label(row: &Row) -> String {
     let id = match row.id.len() {
         // What containerd's clients print of an id.
-        64 => &row.id[..12],
+        64 => row.id.get(..12).unwrap_or(&row.id),
         _ => &row.id,
     };
     match row.name.as_str() {

@@ -80,7 +80,7 @@ impl Canvas {
 
 /// The record as an SVG document.
 pub(crate) fn svg(record: &Record) -> String {
-    let axis = Axis::new(&intervals(record), LEFT, RIGHT);
+    let axis = Axis::new(&intervals(record), watched(record), LEFT, RIGHT);
     let mut canvas = Canvas {
         body: String::new(),
         y: 4.0,
@@ -101,15 +101,22 @@ pub(crate) fn svg(record: &Record) -> String {
     )
 }
 
+/// Light, and dark where the browser wants it.
 const STYLE: &str = "\
-svg{background:#fff}text{fill:#222}.title{font-weight:600;font-size:13px}.dim{fill:#777;font-size:11px}\
+svg{background:#fff}text{fill:#222}.title{font-weight:600;font-size:13px}.dim{fill:#6b6b6b;font-size:11px}\
 .mid{text-anchor:middle}.end{text-anchor:end}.name{text-anchor:end}\
 .tick{stroke:#e6e6e6}.base{stroke:#bbb}.fold{fill:#f3f1ea}\
 .s0{fill:#2b6cb0}.s1{fill:#63a4dc}.s2{fill:#a9cdec}.bad{fill:#c53030}.active{fill:#d69e2e}\
 .on{fill:#fff;font-size:11px}.out{stroke:#2b6cb0;stroke-width:1.3}.in{stroke:#2f855a;stroke-width:1.3}\
 .outhead{fill:#2b6cb0}.inhead{fill:#2f855a}.mark{fill:#555}.markbad{fill:#c53030}.markgood{fill:#2f855a}\
 .lead{stroke:#ccc;stroke-dasharray:2 3}.curve{fill:none;stroke:#6b46c1;stroke-width:1.5}\
-.area{fill:#6b46c1;opacity:.12}.dot{fill:#6b46c1}";
+.area{fill:#6b46c1;opacity:.12}.dot{fill:#6b46c1}\
+@media (prefers-color-scheme:dark){\
+svg{background:#1b1d21}text{fill:#dcdde0}.dim{fill:#9a9da4}.tick{stroke:#2c2f35}.base{stroke:#555a63}\
+.fold{fill:#24262b}.s0{fill:#4a90d9}.s1{fill:#3a6da3}.s2{fill:#2d4f73}.bad{fill:#e5534b}.on{fill:#fff}\
+.out{stroke:#4a90d9}.in{stroke:#4cb782}.outhead{fill:#4a90d9}.inhead{fill:#4cb782}.mark{fill:#9a9da4}\
+.markbad{fill:#e5534b}.markgood{fill:#4cb782}.lead{stroke:#4a4e56}.curve{stroke:#a78bfa}\
+.area{fill:#a78bfa}.dot{fill:#a78bfa}}";
 
 /// Whatever must be seen.
 fn intervals(record: &Record) -> Vec<(u64, u64)> {
@@ -125,9 +132,13 @@ fn intervals(record: &Record) -> Vec<(u64, u64)> {
         .events
         .iter()
         .map(|e| (e.time_mono_ns, e.time_mono_ns));
-    let samples = record.samples.first().zip(record.samples.last());
-    let samples = samples.map(|(first, last)| (first.mono_ns, last.mono_ns));
-    spans.chain(messages).chain(events).chain(samples).collect()
+    spans.chain(messages).chain(events).collect()
+}
+
+/// From when to when the use was looked at.
+fn watched(record: &Record) -> Option<(u64, u64)> {
+    let (first, last) = record.samples.first().zip(record.samples.last())?;
+    (last.mono_ns > first.mono_ns).then_some((first.mono_ns, last.mono_ns))
 }
 
 fn axis_labels(canvas: &mut Canvas, record: &Record, axis: &Axis) {
@@ -192,6 +203,7 @@ fn spans(canvas: &mut Canvas, record: &Record, axis: &Axis) {
         );
     }
     for operation in operations(&record.spans) {
+        let operation = operation.without_short();
         for node in &operation.nodes {
             span(canvas, axis, node);
         }
@@ -200,7 +212,7 @@ fn spans(canvas: &mut Canvas, record: &Record, axis: &Axis) {
 }
 
 fn span(canvas: &mut Canvas, axis: &Axis, node: &Node<'_>) {
-    let span = node.span;
+    let span = &node.span;
     let (from, to) = (axis.x(span.start_mono_ns), axis.x(end(span)));
     let y = canvas.y;
     let class = match (span.failed, span.number, node.depth) {
@@ -224,6 +236,9 @@ fn span(canvas: &mut Canvas, axis: &Axis, node: &Node<'_>) {
     }
     if span.failed {
         tip = format!("{tip}; failed with {}", span.code);
+    }
+    if !node.gathered.is_empty() {
+        tip = format!("{tip}: {}", node.gathered);
     }
     let indent = 8.0 + 12.0 * node.depth as f64;
     let room = ((LEFT - indent - 8.0) / 6.6) as usize;
@@ -282,18 +297,27 @@ fn messages(canvas: &mut Canvas, record: &Record, axis: &Axis) {
                 r#"<path class="{head}" d="M{x:.1} {tip_y:.1}L{left:.1} {base:.1}L{right:.1} {base:.1}Z"><title>{tip}</title></path>"#
             ));
             let width = message.kind.chars().count() as f64 * 6.4 + 8.0;
-            let row = rows.iter().position(|end| *end <= x).unwrap_or(0);
-            rows[row] = x + width;
+            let row = place(&rows, x);
+            // Where there is no room beside its arrow, a label stands further right.
+            let at = rows[row].max(x);
+            rows[row] = at + width;
             let y = top - 8.0 - 13.0 * row as f64;
-            canvas.line("lead", (x, y + 2.0), (x, top));
-            if x + width < RIGHT + 14.0 {
-                canvas.text("dim", x + 2.0, y, &message.kind);
+            canvas.line("lead", (at, y + 2.0), (x, top));
+            if at + width < RIGHT + 14.0 {
+                canvas.text("dim", at + 2.0, y, &message.kind);
             } else {
                 canvas.text("dim end", x - 2.0, y, &message.kind);
             }
         }
         canvas.y = bottom + 8.0;
     }
+}
+
+/// The lowest row with room at `x`, else the one that has room next.
+fn place(rows: &[f64], x: f64) -> usize {
+    let free = rows.iter().position(|end| *end <= x);
+    let next = rows.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+    free.or(next.map(|(row, _)| row)).unwrap_or(0)
 }
 
 fn events(canvas: &mut Canvas, record: &Record, axis: &Axis) {

@@ -33,7 +33,7 @@ pub(crate) fn run(global: &Global, args: &Trace, style: Style) -> Result<Exit, E
     } else if global.json {
         format!("{:#}\n", document(&record))
     } else {
-        waterfall::render(&record, style)
+        waterfall::render(&record, args.all, style)
     };
     print(&text)?;
     Ok(Exit::Success)

@@ -18,7 +18,9 @@ svg{width:100%;height:auto;border:1px solid #e2e2e2;border-radius:4px;margin-top
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th{text-align:left;font-weight:600;border-bottom:1px solid #bbb}\
 th,td{padding:2px 14px 2px 0;vertical-align:top}td.n{text-align:right}tr.bad td{color:#c53030}\
-tr.op td{border-top:1px solid #e2e2e2;font-weight:600}";
+tr.op td{border-top:1px solid #e2e2e2;font-weight:600}\
+@media (prefers-color-scheme:dark){body{color:#dcdde0;background:#141518}p{color:#a5a8af}\
+svg{border-color:#33363d}th{border-color:#555a63}tr.op td{border-color:#33363d}tr.bad td{color:#f0776f}}";
 
 pub(crate) fn html(record: &Record) -> String {
     let name = escape(&record.name);
@@ -27,7 +29,7 @@ pub(crate) fn html(record: &Record) -> String {
         title => format!("{name} <small>({})</small>", escape(title)),
     };
     let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
          <title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
          <h1>{title}</h1>\n<p>{}. Idle time is folded: shaded strips say how long it was. Point at a \
@@ -82,7 +84,7 @@ fn spans(page: &mut String, record: &Record) {
 }
 
 fn span(record: &Record, node: &Node<'_>) -> String {
-    let span = node.span;
+    let span = &node.span;
     let class = match (span.failed, node.depth) {
         (true, _) => " class=\"bad\"",
         (_, 0) => " class=\"op\"",

@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Spans as operations: each a tree of what it consisted of.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use diagnostics::v1::Span;
 
 /// A span and how deep it is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Node<'a> {
-    pub(crate) span: &'a Span,
+    /// Its own if it stands for several.
+    pub(crate) span: Cow<'a, Span>,
     pub(crate) depth: usize,
     /// Time that is not in one of its children.
     pub(crate) own_ns: u64,
+    /// The names of the short ones that it stands for, if it does.
+    pub(crate) gathered: String,
 }
+
+/// Neighbours that took less than this part of their operation are shown as one.
+const SHORT: u64 = 100;
 
 /// A call, or something that the shim did by itself, with all its parts in the order in which they
 /// began: parents before children.
@@ -22,12 +29,62 @@ pub(crate) struct Operation<'a> {
 }
 
 impl Operation<'_> {
+    /// The same with neighbours that took next to nothing as one: init has dozens of steps, and a
+    /// person looks for those that took time. No time is lost.
+    pub(crate) fn without_short(&self) -> Self {
+        let (begin, finish) = self.extent();
+        let short = (finish - begin) / SHORT;
+        let mut nodes: Vec<Node<'_>> = Vec::new();
+        let mut run: Vec<Node<'_>> = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let has_parts = self
+                .nodes
+                .get(index + 1)
+                .is_some_and(|next| next.depth > node.depth);
+            let is_short = node.depth > 0
+                && !has_parts
+                && !node.span.failed
+                && node.span.number != 0
+                && node.span.duration_ns < short;
+            if run
+                .first()
+                .is_some_and(|first| !is_short || first.depth != node.depth)
+            {
+                nodes.extend(gather(std::mem::take(&mut run)));
+            }
+            match is_short {
+                true => run.push(node.clone()),
+                false => nodes.push(node.clone()),
+            }
+        }
+        nodes.extend(gather(run));
+        Self { nodes }
+    }
+
     /// Begin and end, of all parts.
     pub(crate) fn extent(&self) -> (u64, u64) {
         let begin = self.nodes.iter().map(|n| n.span.start_mono_ns).min();
-        let end = self.nodes.iter().map(|n| end(n.span)).max();
+        let end = self.nodes.iter().map(|n| end(&n.span)).max();
         (begin.unwrap_or(0), end.unwrap_or(0))
     }
+}
+
+/// One node for a run of short ones.
+fn gather(mut run: Vec<Node<'_>>) -> Option<Node<'_>> {
+    if run.len() < 2 {
+        return run.pop();
+    }
+    let names: Vec<&str> = run.iter().map(|node| node.span.name.as_str()).collect();
+    let gathered = names.join(", ");
+    let mut span = run[0].span.clone().into_owned();
+    span.name = format!("{} short steps", run.len());
+    span.duration_ns = run.iter().map(|node| node.span.duration_ns).sum();
+    Some(Node {
+        own_ns: span.duration_ns,
+        span: Cow::Owned(span),
+        depth: run[0].depth,
+        gathered,
+    })
 }
 
 /// When a span ended.
@@ -80,9 +137,10 @@ fn descend<'a>(
     }
     let own = children.get(&span.id).map_or(&[][..], Vec::as_slice);
     nodes.push(Node {
-        span,
+        span: Cow::Borrowed(span),
         depth,
         own_ns: span.duration_ns.saturating_sub(covered(span, own)),
+        gathered: String::new(),
     });
     for child in own {
         descend(child, depth + 1, children, nodes, seen);
@@ -177,6 +235,29 @@ pub(crate) mod tests {
             let sum: u64 = operation.nodes.iter().map(|node| node.own_ns).sum();
             assert_eq!(sum, operation.nodes[0].span.duration_ns);
         }
+    }
+
+    #[test]
+    fn short_neighbours_are_one_and_no_time_is_lost() {
+        let spans = [
+            span(1, 0, "create", 0, 10_000),
+            span(2, 1, "init", 0, 9_000),
+            span(3, 2, "a", 0, 5),
+            span(4, 2, "b", 10, 7),
+            span(5, 2, "mounts", 20, 5_000),
+            span(6, 2, "c", 5_020, 9),
+            span(7, 1, "d", 9_000, 8),
+        ];
+        let whole = &operations(&spans)[0];
+        let short = whole.without_short();
+        let names: Vec<&str> = short.nodes.iter().map(|n| n.span.name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["create", "init", "2 short steps", "mounts", "c", "d"]
+        );
+        assert_eq!(short.nodes[2].gathered, "a, b");
+        let sum = |o: &Operation<'_>| o.nodes.iter().map(|n| n.own_ns).sum::<u64>();
+        assert_eq!((sum(&short), sum(whole)), (10_000_000, 10_000_000));
     }
 
     #[test]

@@ -12,11 +12,18 @@ const WIDTH: usize = 100;
 /// The least that a bar's column has.
 const BARS: usize = 16;
 
-pub(crate) fn render(record: &Record, style: Style) -> String {
+/// With `all`, steps that took next to nothing have a line each, too.
+pub(crate) fn render(record: &Record, all: bool, style: Style) -> String {
     let mut text = heading(record, style);
     let mut moments: Vec<(u64, String)> = operations(&record.spans)
         .iter()
-        .map(|operation| (operation.extent().0, block(record, operation, style)))
+        .map(|operation| match all {
+            true => (operation.extent().0, block(record, operation, style)),
+            false => {
+                let short = operation.without_short();
+                (operation.extent().0, block(record, &short, style))
+            }
+        })
         .collect();
     for event in &record.events {
         let time = units::time_of_day(event.time_unix_ns);
@@ -97,7 +104,7 @@ fn block(record: &Record, operation: &Operation<'_>, style: Style) -> String {
 }
 
 fn label(node: &Node<'_>) -> String {
-    let span = node.span;
+    let span = &node.span;
     let mut label = format!("{}{}", "  ".repeat(node.depth), clean(&span.name));
     if !span.exec.is_empty() && node.depth == 0 {
         label.push_str(&format!(" {}", clean(&span.exec)));
@@ -118,7 +125,7 @@ fn bar(node: &Node<'_>, begin: u64, end: u64, width: usize) -> String {
     let total = (end - begin).max(1) as f64;
     let scale = |at: u64| at.saturating_sub(begin) as f64 / total * width as f64;
     let from = scale(node.span.start_mono_ns);
-    let to = scale(super::tree::end(node.span));
+    let to = scale(super::tree::end(&node.span));
     let first = (from.floor() as usize).min(width.saturating_sub(1));
     let eighths = (((to - first as f64) * 8.0).round() as usize).max(1);
     let (whole, rest) = (eighths / 8, eighths % 8);
@@ -138,7 +145,7 @@ mod tests {
 
     #[test]
     fn operations_and_events_are_on_one_page() {
-        let text = render(&record(), Style::plain(80));
+        let text = render(&record(), false, Style::plain(80));
         let expected = "\
 k8s.io/c1 (shop/web)  shim 4700 of version 0.1.0
 22:13:20.000  axis: 4.00ms

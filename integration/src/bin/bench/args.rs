@@ -15,7 +15,7 @@ Usage: bench [--ours FILE] [--go FILE] [--crun FILE] [--subject NAME,…] [--onl
   --ours FILE      our shim's binary
   --go FILE        the Go shim's binary; the runc beside it is used
   --crun FILE      crun, for the Go shim
-  --subject NAMES  only these of: ours, go+runc, go+crun
+  --subject NAMES  only these of: ours, go+runc, go+crun; and ours-silent, which records nothing
   --only NAMES     only these measures
   --runs N         samples of each
   --json FILE      writes all samples there
@@ -72,6 +72,11 @@ impl Args {
     /// Is this measure wanted?
     pub(crate) fn wants(&self, measure: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == measure)
+    }
+
+    /// Is this subject asked for by its name?
+    pub(crate) fn names_subject(&self, subject: &str) -> bool {
+        self.subjects.iter().any(|name| name == subject)
     }
 
     /// Is this subject wanted?

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::measures::{Budget, Column, Measure};
-use crate::subjects::{OURS, REFERENCE};
+use crate::subjects::{OURS, REFERENCE, SILENT};
 
 /// All that was measured.
 #[derive(Default)]
@@ -115,7 +115,7 @@ impl Report {
                 let of = |name: &str| self.index(name).and_then(|index| medians[index]);
                 let (ours, reference) = (of(OURS), of(REFERENCE));
                 let ratio = ours
-                    .zip(reference)
+                    .zip(reference.or(of(SILENT)))
                     .filter(|(_, reference)| *reference > 0.0);
                 let ratio = ratio.map(|(ours, reference)| format!("{:.3}", ours / reference));
                 let (budget, kept) = verdict(column, ours, reference);

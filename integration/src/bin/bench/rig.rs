@@ -17,6 +17,7 @@ use integration::mock::{
 use protobuf::Message;
 
 use crate::Error;
+use crate::subjects::{RECORDING, SILENT};
 
 /// Longer than anything that is measured.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -43,7 +44,10 @@ pub(crate) const POD: &str = "pod";
 impl Rig {
     /// Makes the world and the pod.
     pub(crate) fn new(subject: &Subject) -> Result<Self, Error> {
-        let world = World::new(subject)?;
+        let mut world = World::new(subject)?;
+        if subject.name == SILENT {
+            world.set_environment(RECORDING.0, RECORDING.1);
+        }
         let bundle = world.bundle(POD, &Spec::pod_sandbox(POD))?;
         let shim = world.start(&bundle)?;
         let sandbox = shim.create(&bundle, StdioKind::Null)?;

@@ -13,6 +13,11 @@ pub(crate) const REFERENCE: &str = "go+runc";
 /// The one that the budgets are for.
 pub(crate) const OURS: &str = "ours";
 
+/// Ours with the flight recorder off; only if it is asked for. What recording costs is the difference.
+pub(crate) const SILENT: &str = "ours-silent";
+/// The variable that switches recording off.
+pub(crate) const RECORDING: (&str, &str) = ("CONTAINERD_SHIM_RUST_RECORDING", "off");
+
 /// All that are wanted and named on the command line.
 pub(crate) fn find(args: &Args) -> Result<Vec<Subject>, Error> {
     let mut subjects = Vec::new();
@@ -26,6 +31,9 @@ pub(crate) fn find(args: &Args) -> Result<Vec<Subject>, Error> {
         Ok(())
     };
     add(OURS, &args.ours, None)?;
+    if args.names_subject(SILENT) {
+        add(SILENT, &args.ours, None)?;
+    }
     add(REFERENCE, &args.go, None)?;
     if args.crun.is_some() {
         add("go+crun", &args.go, args.crun.as_deref())?;

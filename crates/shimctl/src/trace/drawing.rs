@@ -13,7 +13,7 @@ use crate::units;
 /// The whole width.
 pub(crate) const WIDTH: f64 = 1200.0;
 /// Where the axis begins; names stand left of it.
-const LEFT: f64 = 190.0;
+const LEFT: f64 = 224.0;
 const RIGHT: f64 = WIDTH - 20.0;
 const ROW: f64 = 19.0;
 /// How far apart ticks are at least.
@@ -113,7 +113,7 @@ svg{background:#fff}text{fill:#222}.title{font-weight:600;font-size:13px}.dim{fi
 .area{fill:#6b46c1;opacity:.12}.dot{fill:#6b46c1}\
 @media (prefers-color-scheme:dark){\
 svg{background:#1b1d21}text{fill:#dcdde0}.dim{fill:#9a9da4}.tick{stroke:#2c2f35}.base{stroke:#555a63}\
-.fold{fill:#24262b}.s0{fill:#4a90d9}.s1{fill:#3a6da3}.s2{fill:#2d4f73}.bad{fill:#e5534b}.on{fill:#fff}\
+.fold{fill:#24262b}.s0{fill:#5aa0ea}.s1{fill:#4a80bb}.s2{fill:#40699a}.bad{fill:#e5534b}.on{fill:#fff}\
 .out{stroke:#4a90d9}.in{stroke:#4cb782}.outhead{fill:#4a90d9}.inhead{fill:#4cb782}.mark{fill:#9a9da4}\
 .markbad{fill:#e5534b}.markgood{fill:#4cb782}.lead{stroke:#4a4e56}.curve{stroke:#a78bfa}\
 .area{fill:#a78bfa}.dot{fill:#a78bfa}}";

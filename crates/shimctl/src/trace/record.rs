@@ -91,25 +91,51 @@ pub(crate) fn gather(global: &Global, id: &str, watch: Option<Duration>) -> Resu
     let mut record = Record::default();
     read(&mut client, &target, &mut record).map_err(|e| target.silent(e))?;
     if let Some(deadline) = deadline {
-        while Instant::now() < deadline {
-            match sample(&mut client, &target, &record.clock) {
-                Ok(sample) => record.samples.extend(sample),
-                // A shim that has ended has told what it knew.
-                Err(Silence::Unreachable(_)) => return Ok(record),
-                Err(silence) => return Err(target.silent(silence)),
-            }
-            if let Err(silence) = read(&mut client, &target, &mut record) {
-                match silence {
-                    Silence::Unreachable(_) => return Ok(record),
-                    other => return Err(target.silent(other)),
-                }
-            }
-            std::thread::sleep(SAMPLE);
+        match watch_until(deadline, &mut client, &target, &mut record) {
+            // A shim that has ended has told what it knew.
+            Ok(()) | Err(Silence::Unreachable(_)) => {}
+            Err(silence) => return Err(target.silent(silence)),
         }
     } else if let Ok(sample) = sample(&mut client, &target, &record.clock) {
         record.samples.extend(sample);
     }
     Ok(record)
+}
+
+fn watch_until(
+    deadline: Instant,
+    client: &mut Client,
+    target: &Target,
+    record: &mut Record,
+) -> Result<(), Silence> {
+    let mut next = Instant::now();
+    while Instant::now() < deadline {
+        if Instant::now() >= next {
+            record
+                .samples
+                .extend(sample(client, target, &record.clock)?);
+            next = Instant::now() + SAMPLE;
+        }
+        read(client, target, record)?;
+        await_span(client, target, record)?;
+    }
+    Ok(())
+}
+
+/// Waits a moment, or until a span ends: a Delete's is the last that a shim tells before it is gone.
+fn await_span(client: &mut Client, target: &Target, record: &mut Record) -> Result<(), Silence> {
+    let mut request = SpansRequest::new();
+    let since = record.spans.iter().map(|span| span.number).max();
+    let mut poll = poll(since.unwrap_or(0), target.container_id());
+    poll.wait_ms = SAMPLE.as_millis() as u32;
+    request.poll = Some(poll).into();
+    let spans = client.patient(&request, SAMPLE)?.spans;
+    record.spans.retain(|span| span.number != 0);
+    record.spans = merge(std::mem::take(&mut record.spans), spans, |span| span.id);
+    record
+        .spans
+        .sort_by_key(|span| (span.start_mono_ns, span.id));
+    Ok(())
 }
 
 fn sample(client: &mut Client, target: &Target, clock: &Clock) -> Result<Option<Sample>, Silence> {

@@ -151,8 +151,24 @@ fn log_line(number: u64, line: &LogLine) -> v1::LogLine {
     message.line = line.line.trim_end_matches('\n').to_owned();
     // A line that was cut may end before its message does.
     let text = line.line.get(line.message.clone()).unwrap_or_default();
-    message.message = text.trim_matches('"').to_owned();
+    message.message = unquoted(text);
     message
+}
+
+/// A value of a log line as it was before it was written: without quotes, and without the backslashes
+/// before quotes and backslashes. Other escapes stay, as they stand for what must not reach a terminal.
+fn unquoted(text: &str) -> String {
+    let Some(text) = text.strip_prefix('"') else {
+        return text.to_owned();
+    };
+    let text = text.strip_suffix('"').unwrap_or(text);
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let next = rest.next_if(|next| c == '\\' && matches!(next, '"' | '\\'));
+        plain.push(next.unwrap_or(c));
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -166,5 +182,21 @@ mod tests {
         }
         assert_eq!(level("warn").unwrap(), LevelFilter::Warn);
         assert!(level("loud").is_err());
+    }
+
+    #[test]
+    fn messages_are_told_as_they_were_meant() {
+        for (written, meant) in [
+            ("now", "now"),
+            (r#""exited early""#, "exited early"),
+            (
+                r#""exec \"ls\": a\\b \x1b[0m""#,
+                r#"exec "ls": a\b \x1b[0m"#,
+            ),
+            (r#""cut \"#, r"cut \"),
+            ("", ""),
+        ] {
+            assert_eq!(unquoted(written), meant, "{written}");
+        }
     }
 }

@@ -10,11 +10,12 @@ use crate::access;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::record::Place;
-use crate::systemd::Scope;
 use crate::tree;
 
 /// How long a cgroup may stay busy. Processes just killed leave it one by one.
 const LIMIT: Duration = Duration::from_secs(3);
+/// How long systemd may take to stop a unit in which nothing runs any more.
+const UNIT_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -27,15 +28,24 @@ impl Cgroup {
     /// A directory cannot be removed; all others are, where possible.
     pub fn remove(&self) -> Result<()> {
         let removed = self.remove_directories();
-        // systemd stops a scope without processes by itself. That it has done so already is all
-        // that is waited for: a systemd that does not answer keeps no container.
-        if let Some(Err(error)) = self.scope().map(Scope::stop) {
-            log::warn!("{error}");
-        }
+        self.stop_unit(UNIT_LIMIT);
         removed
     }
 
-    fn remove_directories(&self) -> Result<()> {
+    /// Has systemd stop the unit, if the cgroup is one, and waits for that, but not longer than
+    /// `limit`. systemd stops a scope without processes by itself. That it has done so already is
+    /// all that is waited for: a systemd that does not answer keeps no container.
+    pub fn stop_unit(&self, limit: Duration) {
+        if let Some(Err(error)) = self.scope().map(|scope| scope.stop(limit)) {
+            log::warn!("{error}");
+        }
+    }
+
+    /// What [`Self::remove`] does, without asking systemd.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn remove_directories(&self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         let mut pause = FIRST_PAUSE;
         let mut hopeless = None;

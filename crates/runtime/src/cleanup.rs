@@ -16,6 +16,10 @@ use crate::host_root::HostRoot;
 use crate::rootfs_mounts::{WhenBusy, unmount_or};
 use crate::state::{self, Directory, State};
 
+/// How long systemd may take to stop a scope in which nothing is any more. containerd gives the whole
+/// of `delete` five seconds.
+const UNIT_LIMIT: Duration = Duration::from_secs(1);
+
 /// What was found.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
@@ -32,6 +36,7 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
     let directory = Directory::new(root, namespace, id)?;
     let state = directory.load()?;
     let mut report = Report::default();
+    let mut cgroup = None;
     let mut first_error = None;
     let mut note = |result: Result<()>| {
         if let Err(e) = result {
@@ -40,7 +45,15 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
     };
     if let Some(state) = &state {
         report.pid = state.init_process_pid;
-        note(end_processes(state));
+        let killed = kill_processes(state);
+        note(unmount_host_root(state));
+        match killed {
+            Ok(killed) => {
+                note(killed.remove_directories().map_err(cgroup_failed));
+                cgroup = Some(killed);
+            }
+            Err(e) => note(Err(e)),
+        }
         if let Some(group) = &state.intel_rdt {
             note(group.remove());
         }
@@ -54,6 +67,10 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
         unmount_or(&bundle.join("rootfs"), WhenBusy::Detach)
             .map_err(|e| Error::NotPossible(e.to_string())),
     );
+    // Last: systemd takes its time when it is busy, and whoever called us does not wait for ever.
+    if let Some(cgroup) = cgroup {
+        cgroup.stop_unit(UNIT_LIMIT);
+    }
     match first_error {
         None => Ok(report),
         Some(e) => Err(e),
@@ -63,24 +80,34 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
 /// Ends whatever is in the container's cgroup, its init wherever that is, and removes the cgroup;
 /// unmounts what a container without a mount namespace has mounted.
 pub(crate) fn end_processes(state: &State) -> Result<()> {
-    let failed = |source| Error::Cgroup {
+    let killed = kill_processes(state);
+    let unmounted = unmount_host_root(state);
+    killed?.remove().map_err(cgroup_failed)?;
+    unmounted
+}
+
+fn unmount_host_root(state: &State) -> Result<()> {
+    state.host_root.as_ref().map_or(Ok(()), HostRoot::undo)
+}
+
+fn cgroup_failed(source: cgroups::Error) -> Error {
+    Error::Cgroup {
         attempt: "clean up cgroup",
         source,
-    };
-    let layout = Layout::detect().map_err(failed)?;
-    let killed = Cgroup::open(&layout, &state.cgroup_paths)
-        .map_err(failed)
-        .and_then(|cgroup| {
-            if cgroup.populated().unwrap_or(true) {
-                cgroup.kill().map_err(failed)?;
-            }
-            Ok(cgroup)
-        });
+    }
+}
+
+fn kill_processes(state: &State) -> Result<Cgroup> {
+    let layout = Layout::detect().map_err(cgroup_failed)?;
+    let killed = Cgroup::open(&layout, &state.cgroup_paths).and_then(|cgroup| {
+        if cgroup.populated().unwrap_or(true) {
+            cgroup.kill()?;
+        }
+        Ok(cgroup)
+    });
     // A process that left its cgroup (moved by systemd, say) is still ours to end.
     end_init(state);
-    let unmounted = state.host_root.as_ref().map_or(Ok(()), HostRoot::undo);
-    killed?.remove().map_err(failed)?;
-    unmounted
+    killed.map_err(cgroup_failed)
 }
 
 /// Kills the init named by the state, if it is still the same process, and waits for its end.

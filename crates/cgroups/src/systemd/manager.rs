@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// How long systemd may take to start a scope, as with runc. Loaded machines have been seen to need
 /// more than ten seconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// To stop one, in which nothing runs any more, or to change one.
+/// To change one.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long the word of a job's end is waited for before looking.
 const LOOK: Duration = Duration::from_millis(500);
@@ -140,10 +140,10 @@ impl Systemd {
         }
     }
 
-    /// Stops a unit, waits until it is stopped, and lets systemd forget that it failed, if it has.
-    /// None is fine.
-    pub(crate) fn stop(&self, unit: &str) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
+    /// Stops a unit, waits until it is stopped, no longer than `limit`, and lets systemd forget that it
+    /// failed, if it has. None is fine.
+    pub(crate) fn stop(&self, unit: &str, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
         loop {
             let stopped = self.connect(unit, deadline).and_then(|mut connection| {
                 let mut call = manager("StopUnit")

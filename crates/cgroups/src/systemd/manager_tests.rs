@@ -314,9 +314,22 @@ fn a_unit_is_stopped_and_forgotten() {
         ],
     ] {
         let mock = Mock::new(&script);
-        mock.systemd.stop("x.scope").unwrap();
+        mock.systemd.stop("x.scope", LIMIT).unwrap();
         assert_eq!(mock.methods().len(), script.len());
     }
+}
+
+#[test]
+fn a_stop_is_not_waited_for_longer_than_wanted() {
+    let mock = Mock::new(&[
+        ("StopUnit", Act::SilentJob),
+        ("ResetFailedUnit", Act::Nothing),
+    ]);
+    let begun = Instant::now();
+    let limit = Duration::from_millis(100);
+    let error = mock.systemd.stop("x.scope", limit).unwrap_err();
+    assert!(matches!(error, Error::SystemdSlow { .. }), "{error}");
+    assert!(begun.elapsed() < LIMIT / 2);
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub(crate) use properties::Property;
 pub use unit::Unit;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::access;
 use crate::cgroup::Cgroup;
@@ -120,12 +121,12 @@ impl Scope {
         self.ours.load(Ordering::Relaxed)
     }
 
-    /// Stops the unit and lets systemd forget it. None is fine.
-    pub(crate) fn stop(&self) -> Result<()> {
+    /// Stops the unit and lets systemd forget it, within `limit`. None is fine.
+    pub(crate) fn stop(&self, limit: Duration) -> Result<()> {
         if !self.is_ours() {
             return Ok(());
         }
-        self.systemd.stop(self.unit.name())?;
+        self.systemd.stop(self.unit.name(), limit)?;
         self.ours.store(false, Ordering::Relaxed);
         Ok(())
     }

@@ -38,6 +38,9 @@ pub struct RuncOptions {
     /// The runtime's state folder.
     #[prost(string, tag = "7")]
     pub root: String,
+    /// Lets systemd manage the cgroups.
+    #[prost(bool, tag = "9")]
+    pub systemd_cgroup: bool,
 }
 
 /// A container to be made.

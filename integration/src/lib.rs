@@ -9,7 +9,7 @@
 //! | [`client`], [`events`], [`stdio`] | a client's view: calls, events, FIFOs |
 //! | [`spec`] | the OCI documents that tests start from |
 //! | [`lab`], [`container`], [`process`], [`streams`] | what tests handle: a shim under a containerd, processes |
-//! | [`host`] | the host's view: processes, mounts, cgroups, sockets |
+//! | [`host`], [`systemd`] | the host's view: processes, mounts, cgroups, sockets; its systemd |
 //! | [`mock`] | the layer without containerd: plays it for one shim |
 //! | [`suite`], [`e2e`] | the list of tests and how it is run; the tests, one file for each area |
 
@@ -28,3 +28,4 @@ pub mod spec;
 pub mod stdio;
 pub mod streams;
 pub mod suite;
+pub mod systemd;

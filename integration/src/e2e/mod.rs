@@ -8,6 +8,7 @@ use containerd_client::tonic::{Code, Status};
 
 use crate::suite::Test;
 
+mod apparmor;
 mod attributes;
 mod confine;
 mod crash;
@@ -22,12 +23,15 @@ mod limits;
 mod logging;
 mod mounts;
 mod namespaces;
+mod notify;
 mod pods;
 mod restart;
 mod run;
 mod seccomp;
 mod service;
 mod stdio;
+mod systemd;
+mod systemd_limits;
 mod terminal;
 mod users;
 
@@ -46,8 +50,12 @@ pub fn tests() -> impl Iterator<Item = Test> {
         logging::TESTS,
         confine::TESTS,
         attributes::TESTS,
+        apparmor::TESTS,
         seccomp::TESTS,
         limits::TESTS,
+        systemd::TESTS,
+        systemd_limits::TESTS,
+        notify::TESTS,
         mounts::TESTS,
         namespaces::TESTS,
         users::TESTS,

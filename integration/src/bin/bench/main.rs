@@ -9,6 +9,7 @@ mod args;
 mod measures;
 mod report;
 mod rig;
+mod scope;
 mod stream;
 mod subjects;
 mod syscalls;
@@ -46,7 +47,10 @@ fn run(args: &Args) -> Result<(), Error> {
             }
         }
     }
-    for measure in MEASURES.iter().filter(|measure| args.wants(measure.name)) {
+    let possible =
+        |measure: &&Measure| measure.name != scope::NAME || integration::systemd::is_running();
+    let wanted = MEASURES.iter().filter(|measure| args.wants(measure.name));
+    for measure in wanted.filter(possible) {
         report::say(&format!("bench: {} …", measure.name));
         report.rows.push(sample(measure, &mut rigs, args.runs));
     }

@@ -9,7 +9,7 @@ use integration::mock::{Bundle, Spec, StdioKind};
 use protobuf::well_known_types::any::Any;
 
 use crate::rig::{POD, Rig, ms_since};
-use crate::{Error, stream, syscalls};
+use crate::{Error, scope, stream, syscalls};
 
 /// What ours must keep to.
 #[derive(Clone, Copy, Debug)]
@@ -208,6 +208,18 @@ pub(crate) const MEASURES: &[Measure] = &[
             Budget::AtMost(512.0),
         )],
         take: limit,
+    },
+    Measure {
+        name: scope::NAME,
+        about: "container in a pod with systemd's driver; where systemd runs",
+        runs: 25,
+        columns: &[
+            column("container in a pod, a scope", "ms", Budget::None),
+            column("  the same with cgroupfs", "ms", Budget::None),
+            column("  systemd alone, for a scope", "ms", Budget::None),
+            column("  the first, by the sum of both", "×", Budget::AtMost(1.0)),
+        ],
+        take: scope::scope,
     },
 ];
 

@@ -142,9 +142,4 @@ impl Inlet {
         let keeper = handle.open(OFlags::WRONLY | OFlags::NONBLOCK)?;
         Ok(Self { reader, keeper })
     }
-
-    /// A read end for the container. Does not wait: we hold a write end.
-    pub(crate) fn for_container(&self) -> sys::Result<OwnedFd> {
-        reopen(&self.reader, OFlags::RDONLY)
-    }
 }

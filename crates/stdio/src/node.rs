@@ -25,6 +25,7 @@ pub(crate) enum Node {
 }
 
 /// Something resolved, not yet opened.
+#[derive(Debug)]
 pub(crate) struct Handle {
     fd: OwnedFd,
 }

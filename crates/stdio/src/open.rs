@@ -9,7 +9,7 @@ use sys::{Call, Errno};
 
 use crate::appender::Appender;
 use crate::error::Error;
-use crate::fifo::{Inlet, Outlet};
+use crate::fifo::Outlet;
 use crate::input::Input;
 use crate::logger::{Logger, Subject};
 use crate::node::{Handle, Node, null};
@@ -35,6 +35,8 @@ pub struct ChildStdio {
 /// Opens everything that a process's streams need. The child's descriptors are for its init
 /// only: close them once it has them. A process with a terminal gets none from here, but its
 /// terminal.
+///
+/// Input is not begun: see [`ProcessIo::begin_input`].
 ///
 /// Waits for nothing but disks and a logger that gets ready, that at most ten seconds.
 ///
@@ -87,38 +89,23 @@ fn streams(request: &Request<'_>) -> Result<(ProcessIo, ChildStdio), Error> {
     Ok((io, child))
 }
 
+/// Always through a pipe: a container that reads the FIFO itself would have to get it open.
 fn connect_stdin(request: &Request<'_>) -> Result<(Input, OwnedFd), Error> {
-    let Some(inlet) = open_inlet(request)? else {
+    let Some(fifo) = find_inlet(request)? else {
         return Ok((Input::none(), null(OFlags::RDONLY)?));
     };
-    match request.path {
-        DataPath::Direct => {
-            give_to(&inlet.reader, request.owner)?;
-            let child = inlet.for_container()?;
-            Ok((Input::direct(inlet.keeper), child))
-        }
-        DataPath::Relayed => {
-            let pipe = Pipe::owned_by(request.owner)?;
-            set_nonblocking(&pipe.writer)?;
-            Ok((Input::relayed(inlet, pipe.writer), pipe.reader))
-        }
-    }
+    let pipe = Pipe::owned_by(request.owner)?;
+    set_nonblocking(&pipe.writer)?;
+    Ok((Input::to_pipe(fifo, pipe.writer), pipe.reader))
 }
 
-/// Both ends of stdin's FIFO; nothing for no input.
-fn open_inlet(request: &Request<'_>) -> Result<Option<Inlet>, Error> {
+/// stdin's FIFO, not opened; nothing for no input.
+fn find_inlet(request: &Request<'_>) -> Result<Option<Handle>, Error> {
     if request.stdin.is_empty() {
         return Ok(None);
     }
-    let (stream, path) = (Stream::Stdin, Path::new(request.stdin));
-    match Node::find(stream, path)? {
-        Node::Fifo(handle) => Inlet::open(&handle)
-            .map(Some)
-            .map_err(|source| Error::Open {
-                stream,
-                path: path.to_owned(),
-                source,
-            }),
+    match Node::find(Stream::Stdin, Path::new(request.stdin))? {
+        Node::Fifo(handle) => Ok(Some(handle)),
         // `find` accepts no file for stdin.
         Node::Null | Node::File(_) => Ok(None),
     }
@@ -280,7 +267,7 @@ fn subject<'a>(request: &Request<'a>) -> Subject<'a> {
 /// A terminal has one input and one output; stderr is not looked at.
 fn terminal(request: &Request<'_>) -> Result<ProcessIo, Error> {
     let target = Target::parse(request.stdout)?;
-    let stdin = open_inlet(request)?.map_or_else(Input::none, Input::awaiting_console);
+    let stdin = find_inlet(request)?.map_or_else(Input::none, Input::awaiting_console);
     let mut appender = None;
     let mut logger = None;
     let sink = match target {

@@ -29,7 +29,8 @@ pub enum Drive {
 /// All standard streams of one process. Never blocks.
 ///
 /// The order of calls: [`open`](crate::open()), [`attach_console`](Self::attach_console) for a
-/// terminal, [`register`](Self::register), then [`drive`](Self::drive) for each event;
+/// terminal, [`register`](Self::register), [`begin_input`](Self::begin_input) as soon as the client
+/// can call `CloseIO`, then [`drive`](Self::drive) for each event;
 /// [`process_exited`](Self::process_exited), and when [`drained`](Self::drained) or late,
 /// [`cut`](Self::cut).
 #[derive(Debug)]
@@ -144,6 +145,22 @@ impl ProcessIo {
         }
         self.watch = Some(watch);
         Ok(())
+    }
+
+    /// Opens stdin's FIFO, if there is one: the client, which waits for that, may send. Not before a
+    /// `CloseIO` would find the process, for that call may follow at once. Idempotent.
+    ///
+    /// # Errors
+    /// `open`, `epoll_ctl`. Then the process sees the end of its input.
+    pub fn begin_input(&mut self) -> Result<(), Error> {
+        let begun = self.stdin.begin().and_then(|flows| match &self.watch {
+            Some(watch) if flows => self.stdin.register(watch),
+            _ => Ok(()),
+        });
+        if begun.is_err() {
+            self.stdin.cut();
+        }
+        begun.map_err(Error::from)
     }
 
     /// Moves data of a stream until it would block or has had its share of about 1 MiB.

@@ -48,7 +48,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// How the data of a FIFO travels.
+/// How the data of an output's FIFO travels. Input is always relayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataPath {
     /// The container gets the FIFO itself. Only for a process whose end is the end of all that

@@ -111,6 +111,45 @@ fn close_io_ends_the_input_after_the_data_that_is_still_on_its_way() {
 }
 
 #[test]
+fn no_client_can_send_before_the_input_is_begun() {
+    let fifos = Fifos::new();
+    let (io, child) = stdio::open(&fifos.request(DataPath::Direct)).unwrap();
+    let mut reactor = Reactor::new(io);
+    let output = read_all(client(&fifos.stdout, OFlags::RDONLY));
+    let mut process = container(child.unwrap(), "cat; echo over");
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let early = rustix::fs::open(&fifos.stdin, flags, rustix::fs::Mode::empty());
+    assert_eq!(early.unwrap_err(), rustix::io::Errno::NXIO);
+    // What waits is a client as containerd's: it opens, sends and closes.
+    let path = fifos.stdin.clone();
+    let waiting = std::thread::spawn(move || std::fs::write(path, "sent\n"));
+    reactor.settle();
+    assert!(!waiting.is_finished());
+    reactor.io.begin_input().unwrap();
+    reactor.io.begin_input().unwrap();
+    reactor.run_until("sent", |_| waiting.is_finished());
+    waiting.join().unwrap().unwrap();
+    reactor.io.close_stdin();
+    reactor.run_to_the_end(&mut process);
+    assert_eq!(output.join().unwrap(), b"sent\nover\n");
+}
+
+#[test]
+fn close_io_before_the_input_is_begun_is_its_end() {
+    let fifos = Fifos::new();
+    let (io, child) = stdio::open(&fifos.request(DataPath::Direct)).unwrap();
+    let mut reactor = Reactor::new(io);
+    let output = read_all(client(&fifos.stdout, OFlags::RDONLY));
+    let mut process = container(child.unwrap(), "cat; echo over");
+    reactor.io.close_stdin();
+    reactor.settle();
+    assert!(process.try_wait().unwrap().is_none());
+    reactor.io.begin_input().unwrap();
+    reactor.run_to_the_end(&mut process);
+    assert_eq!(output.join().unwrap(), b"over\n");
+}
+
+#[test]
 fn close_io_is_no_end_while_the_client_has_its_end_open() {
     for path in BOTH {
         let fifos = Fifos::new();

@@ -59,6 +59,7 @@ fn start(request: &Request<'_>, script: &str) -> (Reactor, Child) {
     assert!(child.is_none(), "its streams are the terminal");
     let (master, slave) = console();
     io.attach_console(master).unwrap();
+    io.begin_input().unwrap();
     (Reactor::new(io), on_terminal(slave, script))
 }
 

@@ -101,6 +101,8 @@ pub(crate) struct Process {
     pub(crate) started: Option<SystemTime>,
     pub(crate) pidfd: Option<Arc<OwnedFd>>,
     pub(crate) io: Option<ProcessIo>,
+    /// `CloseIO` came before the streams were there.
+    pub(crate) stdin_closed: bool,
     pub(crate) paths: StdioPaths,
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) draining: Option<Draining>,
@@ -117,6 +119,7 @@ impl Process {
             started: None,
             pidfd: None,
             io: None,
+            stdin_closed: false,
             paths,
             waiters: Vec::new(),
             draining: None,

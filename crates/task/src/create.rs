@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use options::Options;
@@ -19,7 +20,7 @@ use crate::diagnostics::sync_record::SyncRecord;
 use crate::events;
 use crate::freeze::Freeze;
 use crate::notify_relay;
-use crate::server::{ProcessName, Server};
+use crate::server::{ProcessName, Server, Timer};
 use crate::service::{Answer, message};
 use crate::status::{Status, chain};
 use crate::token::Token;
@@ -109,6 +110,7 @@ impl Server {
                 self.publish(events::task_create(request, pid));
                 self.reply(to, created_answer(pid));
                 self.watch_oom(id);
+                self.begin_input_later(id);
                 self.operation_finished(id, Mode::Exclusive);
             }
             Err(status) => {
@@ -159,6 +161,9 @@ impl Server {
         if let Err(e) = io.register(self.epoll.as_fd(), token) {
             log::error!("{}: {e}", exec_id.unwrap_or(id));
         }
+        if process.stdin_closed {
+            io.close_stdin();
+        }
         process.io = Some(io);
         for stream in [
             stdio::Stream::Stdin,
@@ -168,7 +173,50 @@ impl Server {
             self.drive_stream(key, stream);
         }
     }
+
+    fn begin_input_later(&mut self, id: &str) {
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        let init = &container.init;
+        if !init.paths.stdin.is_empty() {
+            let timer = Timer::Input {
+                container: id.to_owned(),
+                key: init.key,
+            };
+            self.timers.set(Instant::now() + INPUT_PATIENCE, timer);
+        }
+    }
+
+    /// The time for it has come, if it is the same container still.
+    pub(crate) fn begin_input_of_created(&mut self, id: &str, key: u64) {
+        let container = self.containers.get(id);
+        if container.is_some_and(|container| container.init.key == key) {
+            self.begin_input(id, None);
+        }
+    }
+
+    /// Lets a process's client send. Whoever calls this knows that containerd finds the process: a
+    /// `CloseIO` may follow at once.
+    pub(crate) fn begin_input(&mut self, id: &str, exec_id: Option<&str>) {
+        let Some(process) = self
+            .containers
+            .get_mut(id)
+            .and_then(|container| container.process_mut(exec_id))
+        else {
+            return;
+        };
+        let key = process.key;
+        if let Some(Err(e)) = process.io.as_mut().map(ProcessIo::begin_input) {
+            log::error!("{}: no input: {}", exec_id.unwrap_or(id), chain(&e));
+        }
+        self.drive_stream(key, stdio::Stream::Stdin);
+    }
 }
+
+/// A client that waits until it can send before it calls Start waits no longer than this after
+/// Create; containerd has taken the task into its books long before.
+const INPUT_PATIENCE: Duration = Duration::from_secs(1);
 
 fn created_answer(pid: u32) -> Answer {
     message(&CreateTaskResponse {

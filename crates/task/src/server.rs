@@ -43,6 +43,8 @@ pub(crate) enum Timer {
         container: String,
         exec: Option<String>,
     },
+    /// A created container gets its input though nobody has started it.
+    Input { container: String, key: u64 },
     /// A Shutdown that was refused: ask again.
     ShutdownGrace,
     /// The last moment to publish events before the end.
@@ -253,6 +255,7 @@ impl Server {
                 log::warn!("{what}: output is not read or not closed: given up after the limit");
                 self.drained(&container, exec.as_deref());
             }
+            Timer::Input { container, key } => self.begin_input_of_created(&container, key),
             Timer::ShutdownGrace => {
                 if self.shutdown_wanted && self.containers.is_empty() {
                     self.end();

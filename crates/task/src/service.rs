@@ -223,6 +223,7 @@ impl Server {
 
     fn close_io(&mut self, request: &CloseIORequest) -> Answer {
         let process = self.process_mut(&request.id, &request.exec_id)?;
+        process.stdin_closed = true;
         if let Some(io) = &mut process.io {
             io.close_stdin();
         }

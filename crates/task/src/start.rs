@@ -69,6 +69,7 @@ impl Server {
                 false
             }
             Ok(runtime) => {
+                self.begin_input(id, None);
                 let id = id.to_owned();
                 let bundle = self.containers.get(&id).map(|c| c.bundle.clone());
                 self.workers.run(move || {
@@ -226,6 +227,7 @@ impl Server {
         let key = process.key;
         self.watch(pidfd.as_fd(), Token::Exit(key), EventFlags::IN)?;
         self.adopt_io(id, Some(exec_id), started.io);
+        self.begin_input(id, Some(exec_id));
         Ok(started.pid as u32)
     }
 

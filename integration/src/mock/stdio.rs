@@ -118,7 +118,7 @@ impl Stdio {
         &self.stderr
     }
 
-    /// The client's end of stdin. The shim opens the other one at Create or Exec, or soon after.
+    /// The client's end of stdin. The shim opens the other one at Start, or soon after.
     pub fn open_stdin(&self) -> Result<File> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let open = || {

@@ -3,10 +3,11 @@
 
 use std::io::Write as _;
 
+use integration::mock::api::Status;
 use integration::mock::{Generation, Spec, Stdio, StdioKind, Subject, World};
 
 use crate::scene::{ID, Scene};
-use crate::{Outcome, Test, shared};
+use crate::{Outcome, Test, ours, shared};
 
 pub(crate) const TESTS: &[Test] = &[
     shared("output_to_the_last_byte", output_to_the_last_byte),
@@ -16,6 +17,15 @@ pub(crate) const TESTS: &[Test] = &[
     shared(
         "client_that_leaves_is_no_end_of_stdin",
         client_that_leaves_is_no_end_of_stdin,
+    ),
+    ours("nobody_can_send_before_start", nobody_can_send_before_start),
+    ours(
+        "close_io_before_start_ends_stdin",
+        close_io_before_start_ends_stdin,
+    ),
+    ours(
+        "an_exec_whose_client_ends_its_input_at_once_ends",
+        an_exec_whose_client_ends_its_input_at_once_ends,
     ),
     shared("terminal", terminal),
     shared("exec_terminal", exec_terminal),
@@ -97,6 +107,61 @@ fn client_that_leaves_is_no_end_of_stdin(subject: &Subject) -> Outcome {
         stdin.write_all(word.as_bytes())?;
         drop(stdin);
         scene.container.io.out.wait_text(word)?;
+    }
+    scene.end()
+}
+
+/// A client as containerd's: it opens stdin, which waits for the shim, sends, closes, and calls
+/// CloseIO.
+fn hasty_client(scene: &Scene, io: &Stdio, exec: &str) -> std::thread::JoinHandle<()> {
+    let (path, exec) = (io.stdin().to_owned(), exec.to_owned());
+    let task = scene.shim.task.clone();
+    std::thread::spawn(move || {
+        std::fs::write(path, "sent\n").expect("write to stdin");
+        task.close_io(ID, &exec).expect("CloseIO");
+    })
+}
+
+/// Before Create is answered containerd does not know the task, and a CloseIO would be lost.
+fn nobody_can_send_before_start(subject: &Subject) -> Outcome {
+    let scene = Scene::created(subject, &Spec::new(&["/bin/cat"]), StdioKind::Full)?;
+    let client = hasty_client(&scene, &scene.container.io, "");
+    // Nothing happens that could be waited for: some turns of the reactor must do.
+    for _ in 0..20 {
+        assert_eq!(scene.container.status()?, Status::CREATED);
+        assert!(!client.is_finished(), "it could send");
+    }
+    scene.container.start()?;
+    assert_eq!(scene.container.wait()?, 0);
+    client.join().expect("the client panicked");
+    assert_eq!(scene.container.io.out.text()?, "sent\n");
+    scene.finish()
+}
+
+fn close_io_before_start_ends_stdin(subject: &Subject) -> Outcome {
+    let scene = Scene::created(subject, &Spec::shell("cat; sleep 1000"), StdioKind::Full)?;
+    scene.shim.task.close_io(ID, "")?;
+    scene.container.start()?;
+    let exec = scene.container.exec("e", &["/bin/cat"], StdioKind::Full)?;
+    scene.shim.task.close_io(ID, "e")?;
+    exec.start()?;
+    assert_eq!(exec.wait()?, 0);
+    scene.end()
+}
+
+fn an_exec_whose_client_ends_its_input_at_once_ends(subject: &Subject) -> Outcome {
+    let scene = Scene::idle(subject)?;
+    for round in 0..20 {
+        let name = format!("e{round}");
+        let exec = scene
+            .container
+            .exec(&name, &["/bin/cat"], StdioKind::Full)?;
+        let client = hasty_client(&scene, &exec.io, &name);
+        exec.start()?;
+        assert_eq!(exec.wait()?, 0);
+        client.join().expect("the client panicked");
+        assert_eq!(exec.io.out.text()?, "sent\n");
+        exec.delete()?;
     }
     scene.end()
 }

@@ -170,7 +170,9 @@ pub(crate) struct Reactor {
 impl Reactor {
     pub(crate) fn open(request: &Request<'_>) -> (Self, Option<ChildStdio>) {
         let (io, child) = stdio::open(request).unwrap();
-        (Self::new(io), child)
+        let mut reactor = Self::new(io);
+        reactor.io.begin_input().unwrap();
+        (reactor, child)
     }
 
     pub(crate) fn new(mut io: ProcessIo) -> Self {

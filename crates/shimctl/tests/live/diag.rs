@@ -32,9 +32,14 @@ fn quickest(ask: impl Fn() -> Said) -> Said {
     panic!("it took {:?} at best: {best:?}", best.took)
 }
 
-/// A container that is being created by a hook that does not end before `file` is there.
+/// A container that is being created by a hook that does not end before `file` is there. A test that fails
+/// leaves nothing behind: the hook ends with the file's folder, too, and after a minute.
 fn held_back(world: &World, id: &str, file: &str) -> Bundle {
-    let script = format!("while [ ! -e {file} ]; do sleep 0.2; done");
+    let folder = world.pod_files();
+    let script = format!(
+        "n=0; while [ -d {} ] && [ ! -e {file} ] && [ $n -lt 240 ]; do n=$((n+1)); sleep 0.25; done",
+        folder.display()
+    );
     let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
     let spec = Spec::idle().with("/hooks", json!({"createRuntime": hook}));
     world.bundle(id, &spec).unwrap()

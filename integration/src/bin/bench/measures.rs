@@ -153,6 +153,13 @@ pub(crate) const MEASURES: &[Measure] = &[
         take: memory,
     },
     Measure {
+        name: "worked",
+        about: "the pod's shim after a hundred execs and twenty containers: what it keeps of them",
+        runs: 3,
+        columns: &[column("private memory, after work", "kB", Budget::None)],
+        take: worked,
+    },
+    Measure {
         name: "parallel",
         about: "40 whole lives, 8 at once",
         runs: 4,
@@ -353,6 +360,20 @@ fn memory(rig: &mut Rig) -> Result<Vec<f64>, Error> {
     let of = |value: u64| value as f64 / each;
     let threads = u64::try_from(sum.threads)?;
     Ok(vec![of(sum.private), of(sum.pss), of(sum.rss), of(threads)])
+}
+
+/// What a shim keeps of what it has done: its rings are full then.
+fn worked(rig: &mut Rig) -> Result<Vec<f64>, Error> {
+    for _ in 0..100 {
+        exec(rig)?;
+    }
+    for _ in 0..20 {
+        pod(rig)?;
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    #[allow(clippy::cast_precision_loss, reason = "kilobytes of a process")]
+    let private = rig.pod.shim.process().usage()?.private as f64;
+    Ok(vec![private])
 }
 
 fn parallel(rig: &mut Rig) -> Result<Vec<f64>, Error> {

@@ -20,6 +20,7 @@
 //! | [`stats`]    | what a container has used                                       |
 //! | `memory_events` | what limits of memory led to                                 |
 //! | [`oom`]      | learning of processes killed for memory                         |
+//! | [`pressure`] | learning that memory gets short                                 |
 //! | `freezer`    | stopping all processes, and letting them go on                  |
 //! | [`shim`]     | the shim's own cgroup                                           |
 //! | `reader`     | many small files, one buffer                                    |
@@ -35,6 +36,7 @@
 //! | `cpu.idle`    | 5.15  | that limit           | an error                             |
 //! | burst         | 5.14  | that limit           | an error                             |
 //! | reserved huge pages | 5.7 | their limit      | left out                             |
+//! | pressure triggers for all | 6.4 | memory pressure    | a kernel thread for each cgroup      |
 //! | uncounted BPF | 5.11  | device programs      | `RLIMIT_MEMLOCK` lifted to load them |
 //!
 //! Nothing here caches descriptors for a container but one: its cgroup v2 directory, which
@@ -46,6 +48,7 @@ pub mod error;
 pub mod layout;
 pub mod limits;
 pub mod oom;
+pub mod pressure;
 pub mod record;
 pub mod shim;
 pub mod stats;
@@ -74,6 +77,7 @@ pub use layout::{Hierarchy, Kind, Layout, Mode};
 pub use limits::Limits;
 pub use memory_events::MemoryEvents;
 pub use oom::Oom;
+pub use pressure::Pressure;
 pub use record::Record;
 pub use shim::join_shim;
 pub use stats::Stats;

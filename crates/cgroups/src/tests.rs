@@ -20,6 +20,7 @@ use crate::record::Place;
 
 mod devices;
 mod limits;
+mod pressure;
 mod stats;
 
 /// A top directory that only this test uses, in all hierarchies; gone when dropped.
@@ -43,7 +44,7 @@ impl Top {
         Cgroup::plan(&self.layout, Driver::Cgroupfs, Some(&path), "id").unwrap()
     }
 
-    fn create(&self, name: &str) -> Cgroup {
+    pub(crate) fn create(&self, name: &str) -> Cgroup {
         Cgroup::create(&self.layout, &self.plan(name)).unwrap()
     }
 
@@ -78,11 +79,11 @@ impl Drop for Top {
 }
 
 /// A child of the test, ended and reaped when dropped.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
     /// A shell that joins by itself, single-threaded, as init does; and does then as told.
-    fn joining(cgroup: &Cgroup, script: &str) -> Self {
+    pub(crate) fn joining(cgroup: &Cgroup, script: &str) -> Self {
         Self::joining_with(cgroup, script, Stdio::null())
     }
 
@@ -111,7 +112,7 @@ impl Process {
         Self(command.spawn().unwrap())
     }
 
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.0.id() as i32
     }
 
@@ -135,7 +136,7 @@ impl Drop for Process {
 }
 
 #[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "not in 20 s: {what}");

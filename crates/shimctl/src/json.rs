@@ -87,6 +87,12 @@ pub(crate) fn container(container: &Container) -> Value {
         "operations_waiting": container.operations_waiting,
         "oom_kills": container.oom_kills,
         "restarts": container.restarts,
+        "memory_pressure": container.memory_pressure.as_ref().map(|pressure| json!({
+            "low": pressure.low,
+            "medium": pressure.medium,
+            "critical": pressure.critical,
+            "source": pressure.source,
+        })),
         "paused": container.paused,
         "labels": labels,
         "notify": notify,

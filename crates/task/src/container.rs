@@ -14,6 +14,7 @@ use crate::diagnostics::labels::Labels;
 use crate::freeze::Freeze;
 use crate::notify_relay::Notify;
 use crate::oom::OomState;
+use crate::pressure::PressureState;
 use crate::server::Server;
 use crate::status;
 use crate::timers::TimerId;
@@ -227,6 +228,8 @@ pub(crate) struct Container {
     pub(crate) freeze: Freeze,
     /// Processes killed for memory; from Create on.
     pub(crate) oom: Option<OomState>,
+    /// How short its memory has got.
+    pub(crate) pressure: PressureState,
     /// Whether Create mounted the root file system.
     pub(crate) rootfs_mounted: bool,
     /// Its relay of notifications, if it has one.

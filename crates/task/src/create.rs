@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use options::Options;
+use runtime::cgroups::pressure::{self, Setting};
 use runtime::rootfs_mounts::{self, RootfsMount};
 use runtime::{Bundle, CreateRequest, Keyring, Runtime, Stdio};
 use rustix::event::epoll::EventFlags;
@@ -20,6 +21,7 @@ use crate::diagnostics::sync_record::SyncRecord;
 use crate::events;
 use crate::freeze::Freeze;
 use crate::notify_relay;
+use crate::pressure::PressureState;
 use crate::server::{ProcessName, Server, Timer};
 use crate::service::{Answer, message};
 use crate::status::{Status, chain};
@@ -32,6 +34,7 @@ struct Created {
     rootfs_mounted: bool,
     notify: Option<notify::Relay>,
     labels: Labels,
+    pressure: Setting,
 }
 
 impl Server {
@@ -65,6 +68,7 @@ impl Server {
             delete_when_stopped: None,
             freeze: Freeze::No,
             oom: None,
+            pressure: PressureState::new(Setting::Off),
             rootfs_mounted: false,
             notify: None,
             labels: Labels::default(),
@@ -109,6 +113,7 @@ impl Server {
             Ok(pid) => {
                 self.publish(events::task_create(request, pid));
                 self.reply(to, created_answer(pid));
+                self.watch_pressure(id);
                 self.watch_oom(id);
                 self.begin_input_later(id);
                 self.operation_finished(id, Mode::Exclusive);
@@ -141,6 +146,7 @@ impl Server {
         container.rootfs_mounted = created.rootfs_mounted;
         container.restarts = self.observed.made(&created.labels);
         container.labels = created.labels;
+        container.pressure = PressureState::new(created.pressure);
         self.watch(pidfd.as_fd(), Token::Exit(key), EventFlags::IN)?;
         self.adopt_io(id, None, created.io);
         self.adopt_notify(id, created.notify);
@@ -254,6 +260,8 @@ fn create(
         .map_err(|e| Status::unknown(e.to_string()))?;
     write(&path.join("runtime"), &options.binary_name, 0o600)?;
 
+    let pressure = Setting::decide(bundle.annotation(pressure::ANNOTATION))
+        .map_err(Status::invalid_argument)?;
     let notify = notify_relay::prepare(&mut bundle, notify_socket)?;
     let rootfs = telemetry::traced("mount root file system", || Rootfs::mount(request, path))?;
     let (mut io, child) = telemetry::traced("open stdio", || {
@@ -307,6 +315,7 @@ fn create(
         rootfs_mounted: rootfs.keep(),
         notify,
         labels: Labels::of(bundle.spec()),
+        pressure,
     })
 }
 

@@ -18,6 +18,7 @@
 //! | `container`   | what is known of a container                                     |
 //! | `diagnostics` | the Diagnostics service: all of the above, shown                 |
 //! | `metrics`     | statistics as messages                                           |
+//! | `pressure`    | memory that gets short                                           |
 //! | `oom`         | processes killed for memory                                      |
 
 use std::os::fd::OwnedFd;
@@ -34,6 +35,7 @@ mod log_pipe;
 mod metrics;
 mod notify_relay;
 mod oom;
+mod pressure;
 pub mod publisher;
 mod server;
 mod service;

@@ -95,6 +95,7 @@ impl Server {
         };
         let pid = container.init.pid as u32;
         self.last_look_for_oom(id);
+        self.end_pressure(id);
         let waiters = self.stop_process(id, None, exited);
         self.answer_waiters(waiters, exited);
         self.publish(events::task_exit(id, id, pid, exited.status, exited.at));

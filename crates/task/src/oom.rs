@@ -139,9 +139,13 @@ impl Server {
             Look::Quiet => oom.told = oom.told.min(oom.counter.last().oom_kill),
             Look::Gone => return look,
         }
+        let hit = oom.counter.last().max + oom.counter.last().high > 0;
         let running = container.init.phase == Phase::Running;
         if running {
             self.tell_oom(id);
+        }
+        if hit {
+            self.memory_is_short(id);
         }
         look
     }

@@ -61,6 +61,8 @@ pub(crate) enum Timer {
     Watchdog,
     /// A container's OOM counter is looked at again.
     OomAgain { container: String, step: usize },
+    /// A container's memory pressure is looked at.
+    Pressure(u64),
     /// A container's notifications are offered to the host again.
     Notify(u64),
 }
@@ -242,6 +244,7 @@ impl Server {
             Token::Connection(key) => self.serve_connection(key, flags),
             Token::Exit(key) => self.process_ended(key),
             Token::Memory(key) => self.memory_event(key),
+            Token::Pressure(key, level) => self.pressure_event(key, level, flags),
             Token::Notify(key) => self.drive_notify(key),
             Token::Stream(key, stream) => self.drive_stream(key, stream),
         }
@@ -277,6 +280,7 @@ impl Server {
                 self.drive_publisher();
             }
             Timer::OomAgain { container, step } => self.oom_again(&container, step),
+            Timer::Pressure(key) => self.pressure_due(key),
             Timer::Notify(key) => self.retry_notify(key),
             Timer::Polls => self.look_at_polls(),
             Timer::Watchdog => self.watch_over(),

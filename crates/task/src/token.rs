@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What an epoll event is about, in the 64 bits that the kernel hands back.
 
+use runtime::cgroups::pressure::Level;
 use stdio::Stream;
 
 /// Whom an event is for.
@@ -22,6 +23,8 @@ pub(crate) enum Token {
     Exit(u64),
     /// A container's memory counters may have changed; named by its init.
     Memory(u64),
+    /// A container's memory is as short as that; named by its init.
+    Pressure(u64, Level),
     /// A container has said something to its `NOTIFY_SOCKET`.
     Notify(u64),
     /// A stream of a process can go on.
@@ -46,6 +49,9 @@ impl Token {
             Token::Stream(key, Stream::Stderr) => (9, key),
             Token::Memory(key) => (10, key),
             Token::Notify(key) => (20, key),
+            Token::Pressure(key, Level::Low) => (30, key),
+            Token::Pressure(key, Level::Medium) => (31, key),
+            Token::Pressure(key, Level::Critical) => (32, key),
         };
         kind << KIND | key
     }
@@ -65,6 +71,9 @@ impl Token {
             9 => Token::Stream(key, Stream::Stderr),
             10 => Token::Memory(key),
             20 => Token::Notify(key),
+            30 => Token::Pressure(key, Level::Low),
+            31 => Token::Pressure(key, Level::Medium),
+            32 => Token::Pressure(key, Level::Critical),
             _ => return None,
         })
     }
@@ -83,6 +92,9 @@ mod tests {
             Token::Exit(1 << 40),
             Token::Memory(2),
             Token::Notify(9),
+            Token::Pressure(4, Level::Low),
+            Token::Pressure(4, Level::Medium),
+            Token::Pressure(4, Level::Critical),
             Token::Stream(3, Stream::Stdin),
             Token::Stream(3, Stream::Stderr),
         ] {

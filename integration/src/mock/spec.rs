@@ -211,6 +211,18 @@ impl Spec {
         self
     }
 
+    /// With a directory of the host that it may write to.
+    #[must_use]
+    pub fn volume(mut self, source: &str, target: &str) -> Self {
+        if let Some(mounts) = self.0["mounts"].as_array_mut() {
+            mounts.push(json!({
+                "destination": target, "type": "bind", "source": source,
+                "options": ["rbind", "rw"],
+            }));
+        }
+        self
+    }
+
     /// With a terminal.
     #[must_use]
     pub fn terminal(mut self) -> Self {

@@ -13,6 +13,7 @@ mod lifecycle;
 mod notify;
 mod observe;
 mod pod;
+mod pressure;
 mod resources;
 mod scene;
 mod service;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(4);
     let all = [
         lifecycle::TESTS,
+        pressure::TESTS,
         state::TESTS,
         exec::TESTS,
         stdio::TESTS,

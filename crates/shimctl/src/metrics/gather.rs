@@ -325,6 +325,7 @@ fn of_container(
         &labels,
         f64::from(container.restarts),
     );
+    of_memory_pressure(out, &labels, container);
     if let Some(notify) = container.notify.as_ref() {
         let ready = ("container_notify_ready", "", "Whether it has said READY=1.");
         out.add(
@@ -443,6 +444,27 @@ fn of_container(
     }
 }
 
+/// How often the kernel has said that memory gets short.
+fn of_memory_pressure(out: &mut Exposition, labels: &Labels<'_>, container: &Container) {
+    let Some(pressure) = container.memory_pressure.as_ref() else {
+        return;
+    };
+    for (level, signals) in [
+        ("low", pressure.low),
+        ("medium", pressure.medium),
+        ("critical", pressure.critical),
+    ] {
+        let mut with = labels.to_vec();
+        with.push(("level", level));
+        let family = (
+            "container_memory_pressure_signals",
+            "",
+            "Signals of the kernel that memory gets short.",
+        );
+        out.add(Kind::Counter, family, &with, signals as f64);
+    }
+}
+
 fn of_pressure(out: &mut Exposition, labels: &Labels<'_>, resource: &str, pressure: &Pressure) {
     for (kind, line) in [
         ("some", pressure.some.as_ref()),
@@ -468,6 +490,8 @@ fn of_pressure(out: &mut Exposition, labels: &Labels<'_>, resource: &str, pressu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diagnostics::v1::MemoryPressure;
+
     use crate::show::ps::tests::{answers, shim};
     use crate::show::stats::tests::usage;
     use crate::trace::tree_tests::life;
@@ -478,6 +502,11 @@ mod tests {
             overview.containers.push(Container {
                 id: format!("c{index}"),
                 oom_kills: 3,
+                memory_pressure: Some(MemoryPressure {
+                    medium: 4,
+                    ..MemoryPressure::new()
+                })
+                .into(),
                 ..Container::new()
             });
         }
@@ -507,6 +536,7 @@ mod tests {
             "shim_up{namespace=\"k8s.io\",shim=\"pod\"} 1",
             "shim_open_files{namespace=\"k8s.io\",shim=\"pod\",kind=\"socket\"} 3",
             "container_oom_kills_total{namespace=\"k8s.io\",container=\"c0\"} 3",
+            "container_memory_pressure_signals_total{namespace=\"k8s.io\",container=\"c0\",level=\"medium\"} 4",
             "container_cpu_seconds_total{namespace=\"k8s.io\",container=\"c0\"} 2",
             "container_pressure_ratio{namespace=\"k8s.io\",container=\"c0\",resource=\"cpu\",kind=\"some\"} 0.124",
             "shim_operation_seconds_count{namespace=\"k8s.io\",shim=\"pod\",operation=\"create\"} 1",

@@ -6,6 +6,7 @@ use protobuf::MessageField;
 
 use super::unix_ns;
 use crate::container::{Container, Phase, Process};
+use crate::pressure::PressureState;
 use crate::server::Server;
 use crate::status::Status;
 
@@ -56,6 +57,7 @@ fn describe(id: &str, container: &Container) -> v1::Container {
     message.paused = container.freeze != crate::freeze::Freeze::No;
     let oom = container.oom.as_ref();
     message.oom_kills = oom.map_or(0, |oom| oom.last().oom_kill);
+    message.memory_pressure = pressure(&container.pressure);
     if let Some(runtime) = &container.runtime {
         message.private_pid_namespace = runtime.private_pid_namespace;
         message.cgroups = runtime
@@ -68,6 +70,16 @@ fn describe(id: &str, container: &Container) -> v1::Container {
         message.cgroups.dedup();
     }
     message
+}
+
+fn pressure(state: &PressureState) -> MessageField<v1::MemoryPressure> {
+    if state.source().is_empty() {
+        return MessageField::none();
+    }
+    let mut message = v1::MemoryPressure::new();
+    [message.low, message.medium, message.critical] = state.signals();
+    message.source = state.source().to_owned();
+    MessageField::some(message)
 }
 
 fn describe_notify(state: &notify::State) -> v1::NotifyState {

@@ -117,6 +117,9 @@ impl Server {
             if let Some(pidfd) = &container.init.pidfd {
                 put(&**pidfd, of("exit of init", ""));
             }
+            for fd in container.pressure.descriptors() {
+                put(&fd, of("memory pressure", ""));
+            }
             for (exec_id, exec) in &container.execs {
                 if let Some(pidfd) = &exec.process.pidfd {
                     put(&**pidfd, of("exit of exec", exec_id));

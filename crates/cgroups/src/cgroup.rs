@@ -96,6 +96,13 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Managed by a test's own systemd.
+    #[cfg(test)]
+    pub(crate) fn with_scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
     /// The directories, to be saved.
     pub fn record(&self) -> &Record {
         &self.record

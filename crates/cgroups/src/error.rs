@@ -81,6 +81,14 @@ pub enum Error {
         /// Where the hierarchy is mounted.
         mount_point: String,
     },
+    /// A process that should be the container's is in a cgroup that is not.
+    #[error("cgroup {path:?} of the container's init is not below the container's own, {own:?}")]
+    Elsewhere {
+        /// Where it is.
+        path: String,
+        /// The container's cgroup.
+        own: String,
+    },
     /// Somebody runs in the cgroup that was to be the container's own.
     #[error("container's cgroup is not empty: {count} process(es) found")]
     NotEmpty {
@@ -159,6 +167,15 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// A change of limits failed, and what had been changed by then could not all be taken back.
+    #[error("{source}; not taken back: {}", join(.left))]
+    NotUndone {
+        /// Why the change failed.
+        #[source]
+        source: Box<Error>,
+        /// What failed afterwards.
+        left: Vec<Error>,
+    },
     /// v1 does not take a limit of memory because too much is in use already.
     #[error("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
     MemoryInUse {
@@ -200,6 +217,11 @@ pub enum Error {
     },
 }
 
+fn join(errors: &[Error]) -> String {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    texts.join(", ")
+}
+
 /// Result of an operation on cgroups.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -210,6 +232,7 @@ impl Error {
             Self::Detect(source) | Self::Access { source, .. } | Self::SetLimit { source, .. } => {
                 Some(source.errno())
             }
+            Self::NotUndone { source, .. } => source.errno(),
             _ => None,
         }
     }

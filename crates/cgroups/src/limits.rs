@@ -22,6 +22,7 @@ use crate::tree;
 
 mod block_io;
 mod cpu;
+mod inverse;
 mod memory;
 mod other;
 mod undo;

@@ -7,7 +7,7 @@ use super::undo::{Journal, Undo};
 use super::{BlockIo, Cpu, Limits, Memory, Network};
 use crate::access;
 use crate::cgroup::Cgroup;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::systemd::Told;
 
 /// What has been changed; to be taken back, or kept by dropping this.
@@ -15,21 +15,35 @@ use crate::systemd::Told;
 pub struct Change<'a> {
     cgroup: &'a Cgroup,
     journal: Journal,
+    /// What systemd is to be told when it is taken back, if it was told of the change.
+    told: Option<Limits>,
 }
 
 impl Change<'_> {
-    /// Takes it back. What cannot be taken back is logged by the caller: nothing more can be done.
-    pub fn undo(self) -> Vec<sys::Error> {
+    /// Takes it back. What cannot be taken back is for the caller to tell: nothing more can be done.
+    pub fn undo(self) -> Vec<Error> {
         let layout = self.cgroup.layout();
         let mut failed = Vec::new();
+        // First: it writes what it knows, rounded. Otherwise it would write the new values again at
+        // its next reload.
+        if let Some(old) = &self.told {
+            failed.extend(self.cgroup.tell_systemd(old, None).err());
+        }
         for Undo {
             hierarchy,
             path,
             value,
         } in self.journal.into_reverse()
         {
-            let root = layout.hierarchies()[hierarchy].root();
-            failed.extend(access::write(root, &path, &value).err());
+            let hierarchy = &layout.hierarchies()[hierarchy];
+            let Err(source) = access::write(hierarchy.root(), &path, &value) else {
+                continue;
+            };
+            failed.push(Error::SetLimit {
+                file: hierarchy.absolute(&path),
+                value,
+                source,
+            });
         }
         failed
     }
@@ -37,30 +51,45 @@ impl Change<'_> {
 
 impl Cgroup {
     /// Sets the limits that are given, as [`Self::set_limits`] does; if one of them cannot be set,
-    /// takes back those that were. With the systemd driver systemd is told as well.
+    /// takes back those that were. With the systemd driver systemd is told as well. `before` is what
+    /// has been in force up to now.
     ///
     /// # Errors
-    /// As [`Self::set_limits`], or systemd refuses. Everything is as it was before, as far as the
-    /// kernel lets it.
-    pub fn change_limits(&self, limits: &Limits) -> Result<Change<'_>> {
+    /// As [`Self::set_limits`], or systemd refuses. Everything is as it was before; if something is
+    /// not, the error says so ([`Error::NotUndone`]).
+    pub fn change_limits(&self, limits: &Limits, before: &Limits) -> Result<Change<'_>> {
         let journal = RefCell::new(Journal::default());
+        let mut told = None;
         let set = self
             .set_limits_with(limits, Some(&journal))
             // After us, who know what was there before; then it has written what it knows, rounded.
-            .and_then(|()| match self.tell_systemd(limits, None)? {
-                Told::Systemd => self.set_limits(limits),
-                Told::Nobody => Ok(()),
+            .and_then(|()| {
+                let answer = self.tell_systemd(limits, None);
+                // Without an answer it may have done it all the same.
+                if !matches!(answer, Ok(Told::Nobody)) {
+                    told = Some(before.inverse(limits));
+                }
+                match answer? {
+                    Told::Systemd => self.set_limits(limits),
+                    Told::Nobody => Ok(()),
+                }
             });
         let change = Change {
             cgroup: self,
             journal: journal.into_inner(),
+            told,
         };
         match set {
             Ok(()) => Ok(change),
             Err(error) => {
-                // The first failure is the one to tell of.
-                let _ = change.undo();
-                Err(error)
+                let left = change.undo();
+                Err(match left.is_empty() {
+                    true => error,
+                    false => Error::NotUndone {
+                        source: Box::new(error),
+                        left,
+                    },
+                })
             }
         }
     }

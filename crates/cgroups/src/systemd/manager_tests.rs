@@ -9,6 +9,9 @@ use dbus::Kind;
 use dbus::message::PREFIX;
 
 use super::*;
+use crate::systemd::{Scope, Unit};
+use crate::tests::Top;
+use crate::{Cgroup, Limits};
 
 const JOB: &str = "/org/freedesktop/systemd1/job/1";
 
@@ -380,4 +383,67 @@ fn a_units_object_is_named_without_what_paths_cannot_have() {
         "/org/freedesktop/systemd1/unit/cri_2dcontainerd_2d0a_2escope"
     );
     assert_eq!(object("0a"), "/org/freedesktop/systemd1/unit/_30a");
+}
+
+/// A container's cgroup, with a limit, that this systemd manages.
+fn managed(top: &Top, systemd: Systemd) -> (Cgroup, Limits) {
+    let unit = Unit::parse(Some("a.slice:b:c"), "c").unwrap();
+    let cgroup = top.create("x").with_scope(Scope::at(&unit, systemd));
+    let limits = pids(7);
+    cgroup.set_limits(&limits).unwrap();
+    (cgroup, limits)
+}
+
+fn pids(limit: i64) -> Limits {
+    Limits {
+        pids: Some(limit),
+        ..Limits::default()
+    }
+}
+
+fn tasks_max(limit: u64) -> Value {
+    list(&[Property::new("TasksMax", Value::U64(limit))])
+}
+
+#[test]
+fn systemd_is_told_when_a_change_is_taken_back() {
+    let top = Top::new();
+    let set = || ("SetUnitProperties", Act::Nothing);
+    let mock = Mock::new(&[set(), set()]);
+    let (cgroup, before) = managed(&top, mock.systemd.clone());
+    let change = cgroup.change_limits(&pids(9), &before).unwrap();
+    assert_eq!(cgroup.stats().pids.unwrap().limit, 9);
+    assert!(change.undo().is_empty());
+    assert_eq!(cgroup.stats().pids.unwrap().limit, 7);
+    let calls = mock.calls.lock().unwrap();
+    assert_eq!(calls[0].body[2], tasks_max(9));
+    assert_eq!(calls[1].body[2], tasks_max(7));
+}
+
+#[test]
+fn a_change_that_systemd_refuses_is_taken_back_there_too() {
+    let top = Top::new();
+    let refuse = || ("SetUnitProperties", Act::Error("x.y.Refused"));
+    let mock = Mock::new(&[refuse(), ("SetUnitProperties", Act::Nothing)]);
+    let (cgroup, before) = managed(&top, mock.systemd.clone());
+    let error = cgroup.change_limits(&pids(9), &before).unwrap_err();
+    assert!(matches!(error, Error::Systemd { .. }), "{error}");
+    assert_eq!(cgroup.stats().pids.unwrap().limit, 7);
+    assert_eq!(mock.calls.lock().unwrap()[1].body[2], tasks_max(7));
+    cgroup
+        .with_scope(Scope::new(&Unit::parse(None, "c").unwrap()))
+        .remove()
+        .unwrap();
+
+    // What cannot be taken back is in the error.
+    let mock = Mock::new(&[refuse(), refuse()]);
+    let (cgroup, before) = managed(&top, mock.systemd.clone());
+    let error = cgroup.change_limits(&pids(9), &before).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::NotUndone { .. }), "{text}");
+    assert!(
+        text.contains("; not taken back: unable to set properties of unit"),
+        "{text}"
+    );
+    assert_eq!(cgroup.stats().pids.unwrap().limit, 7);
 }

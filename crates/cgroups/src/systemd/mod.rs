@@ -117,6 +117,15 @@ impl Scope {
         scope
     }
 
+    /// One that a test's own systemd has started.
+    #[cfg(test)]
+    pub(crate) fn at(unit: &Unit, systemd: Systemd) -> Self {
+        Self {
+            systemd,
+            ..Self::started(unit)
+        }
+    }
+
     fn is_ours(&self) -> bool {
         self.ours.load(Ordering::Relaxed)
     }

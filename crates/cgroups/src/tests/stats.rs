@@ -134,12 +134,12 @@ fn a_change_that_fails_is_taken_back() {
     update.memory.limit = Some(32 << 20);
     // Impossible on v1, and on v2.
     update.memory.swap = Some(16 << 20);
-    assert!(cgroup.change_limits(&update).is_err());
+    assert!(cgroup.change_limits(&update, &limits).is_err());
     let stats = cgroup.stats();
     assert_eq!(stats.pids.unwrap().limit, 7);
     assert_eq!(stats.memory.unwrap().usage.limit, 64 << 20);
     update.memory.swap = None;
-    let change = cgroup.change_limits(&update).unwrap();
+    let change = cgroup.change_limits(&update, &limits).unwrap();
     assert_eq!(cgroup.stats().pids.unwrap().limit, 9);
     assert!(change.undo().is_empty());
     let stats = cgroup.stats();

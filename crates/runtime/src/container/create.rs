@@ -84,7 +84,7 @@ impl Container {
             cgroup: parts.cgroup,
             private_pid_namespace: bundle.has_private_pid_namespace(),
             oom_kills_before: parts.oom_kills_before,
-            resources: Mutex::new(parts.resources),
+            resources: Mutex::new(Some(parts.resources)),
             host_network: *bundle.namespaces.get(Namespace::Network) == Source::Host,
             directory: parts.directory,
             keyring: parts.keyring,

@@ -206,8 +206,8 @@ pub struct Container {
     pub private_pid_namespace: bool,
     /// The kernel's count of processes killed for memory in its cgroup when nobody was in there.
     pub oom_kills_before: u64,
-    /// Held during an update.
-    resources: Mutex<update::Resources>,
+    /// Not there during an update.
+    resources: Mutex<Option<update::Resources>>,
     /// Whether it uses the host's network: its traffic is not its own.
     host_network: bool,
     directory: Directory,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Changing the resources of a container that exists.
 
-use std::sync::PoisonError;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
 
 use cgroups::{DeviceRules, Limits};
 use oci_spec::runtime::LinuxResources;
@@ -16,6 +17,44 @@ use crate::resources;
 pub(super) struct Resources {
     pub(super) devices: DeviceRules,
     pub(super) limits: Limits,
+}
+
+/// What is in force, taken out of the container for the time of an update: nothing is locked while
+/// systemd is asked.
+struct Borrowed<'a> {
+    place: &'a Mutex<Option<Resources>>,
+    resources: Resources,
+}
+
+impl<'a> Borrowed<'a> {
+    fn take(place: &'a Mutex<Option<Resources>>) -> Result<Self> {
+        let resources = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let resources = resources.ok_or_else(|| {
+            Error::NotPossible("another update of the container is under way".to_owned())
+        })?;
+        Ok(Self { place, resources })
+    }
+}
+
+impl Deref for Borrowed<'_> {
+    type Target = Resources;
+
+    fn deref(&self) -> &Resources {
+        &self.resources
+    }
+}
+
+impl DerefMut for Borrowed<'_> {
+    fn deref_mut(&mut self) -> &mut Resources {
+        &mut self.resources
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        let resources = self.resources.clone();
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(resources);
+    }
 }
 
 impl Container {
@@ -34,15 +73,12 @@ impl Container {
             .as_ref()
             .is_some_and(|list| !list.is_empty())
             .then_some(devices);
-        let mut held = self
-            .resources
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut held = Borrowed::take(&self.resources)?;
         let devices = devices.filter(|new| *new != held.devices);
         let apply = held.limits.to_apply(&update);
         let change = self
             .cgroup
-            .change_limits(&apply)
+            .change_limits(&apply, &held.limits)
             .map_err(|source| Error::Cgroup {
                 attempt: "unable to apply cgroup limits",
                 source,
@@ -62,10 +98,6 @@ impl Container {
                 }
             }
             for e in change.undo() {
-                log::error!("undo update of {}: {e}", self.id);
-            }
-            // systemd would write the new values again at its next reload.
-            if let Err(e) = self.cgroup.tell_systemd(&held.limits, Some(&held.devices)) {
                 log::error!("undo update of {}: {e}", self.id);
             }
             return Err(error);

@@ -210,7 +210,7 @@ impl Hierarchy {
 }
 
 /// `own`, a path in the hierarchy, as seen from a mount of its directory `root`.
-fn below(root: &str, own: &str) -> Option<String> {
+pub(crate) fn below(root: &str, own: &str) -> Option<String> {
     let rest = own.strip_prefix(root.trim_end_matches('/'))?;
     if !(rest.is_empty() || rest.starts_with('/')) {
         return None;

@@ -10,6 +10,8 @@
 //! | `create`     | making them, all or none                                        |
 //! | `cpuset`     | v1: an empty cpuset takes no process                            |
 //! | `controllers`| v2: a controller works where the ancestors allow it             |
+//! | `delegate`   | v2: handing the directory to whoever runs in it                 |
+//! | `inner`      | v2: what the container has made below                           |
 //! | `processes`  | who is in there                                                 |
 //! | `kill`       | SIGKILL to all of them                                          |
 //! | `remove`     | removing the directories and what the container made below      |
@@ -59,9 +61,11 @@ mod below;
 mod controllers;
 mod cpuset;
 mod create;
+mod delegate;
 mod device_list;
 mod device_program;
 mod freezer;
+mod inner;
 mod kill;
 mod memory_events;
 mod mountinfo;

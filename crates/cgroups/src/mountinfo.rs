@@ -54,6 +54,13 @@ pub(crate) fn arrange(mountinfo: &str, cgroup: &str) -> (Mode, Vec<Found>) {
     (mode, found)
 }
 
+/// Which directory of the v2 hierarchy is mounted at a place; the last mount lies on top.
+pub(crate) fn unified_root(mountinfo: &str, mount_point: &str) -> Option<String> {
+    let mounts = mountinfo.lines().filter_map(mount);
+    let mut there = mounts.filter(|mount| mount.unified && mount.mount_point == mount_point);
+    there.next_back().map(|mount| mount.root)
+}
+
 /// A line of `/proc/self/cgroup`: `4:cpu,cpuacct:/path`, `1:name=systemd:/path`, `0::/path`.
 fn hierarchy(line: &str, mounts: &[Mount]) -> Option<Found> {
     let mut fields = line.splitn(3, ':');

@@ -10,6 +10,7 @@ use crate::suite::Test;
 
 mod apparmor;
 mod attributes;
+mod cgroups;
 mod confine;
 mod crash;
 mod ctr;
@@ -56,6 +57,7 @@ pub fn tests() -> impl Iterator<Item = Test> {
         systemd::TESTS,
         systemd_limits::TESTS,
         notify::TESTS,
+        cgroups::TESTS,
         mounts::TESTS,
         namespaces::TESTS,
         users::TESTS,

@@ -36,7 +36,7 @@ tests!["users";
 ];
 
 /// Host ids of the containers' roots.
-const FIRST: u32 = 100_000;
+pub(super) const FIRST: u32 = 100_000;
 
 fn mappings() -> Value {
     json!([{"containerID": 0, "hostID": FIRST, "size": 65_536}])
@@ -59,7 +59,7 @@ pub(super) fn mapped(builder: Builder<'_>) -> Builder<'_> {
 
 /// Creates the task on a root file system whose own layer belongs to the container's root, as
 /// snapshotters make it.
-fn create(builder: Builder<'_>) -> Outcome<Container<'_>> {
+pub(super) fn create(builder: Builder<'_>) -> Outcome<Container<'_>> {
     let mut container = builder.record()?;
     own_layer(&mut container)?;
     container.create()?;

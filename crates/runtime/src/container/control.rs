@@ -63,7 +63,7 @@ impl Container {
         })
     }
 
-    fn init_has_ended(&self) -> bool {
+    pub(super) fn init_has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         // ECHILD: somebody has waited for it.
         !matches!(waitid(WaitId::PidFd(self.pidfd.as_fd()), options), Ok(None))

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One more process in a running container.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::Process;
 use sys::spawn::Child;
+use sys::{Call, Errno};
 
 use super::made::Made;
 use super::spawn::{
     Descriptors, PidNamespace, answer, hand_over_listener, receive_console, set_oom_score, spawn,
 };
 use super::{Container, ExecProcess, Inherited, Runtime, Stdio};
-use crate::error::{Error, Result};
+use crate::error::{Attempt, Error, Result};
 use crate::host_root::HostRoot;
 use crate::init::{Descriptor, Role};
 use crate::process;
 use crate::seccomp_agent::Subject;
 use crate::spec;
-use crate::sync::Kind;
+use crate::sync::{Channel, Kind};
+
+/// How often init may move while it is being followed.
+const MOVES: u32 = 5;
 
 impl Container {
     /// Plans one more process in the container; pure.
@@ -69,12 +73,10 @@ impl Container {
         };
         let cgroup = below.as_ref().unwrap_or(&self.cgroup);
         let foreign = crate::namespaces::foreign(self.pid)?;
-        let (child, channel) = spawn(
-            runtime,
-            0,
-            cgroup,
-            Some(PidNamespace::Of(self.pidfd.as_fd())),
-        )?;
+        let (child, channel) = match &below {
+            Some(asked) => self.spawn_in(runtime, asked.clone_target())?,
+            None => self.spawn_inside(runtime)?,
+        };
         let mut made = Made {
             directory: None,
             cgroup: None,
@@ -128,6 +130,60 @@ impl Container {
             pid,
             pidfd,
             console,
+        })
+    }
+
+    fn spawn_in(
+        &self,
+        runtime: &Runtime,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<(Child, Channel)> {
+        let namespace = PidNamespace::Of(self.pidfd.as_fd());
+        spawn(runtime, 0, cgroup, Some(namespace))
+    }
+
+    /// In the container's cgroup; in its init's, which is below that, if the container has made it
+    /// one that takes no processes itself.
+    fn spawn_inside(&self, runtime: &Runtime) -> Result<(Child, Channel)> {
+        let mut spawned = self.spawn_in(runtime, self.cgroup.clone_target());
+        for _ in 0..MOVES {
+            let Err(Error::System { source, .. }) = &spawned else {
+                break;
+            };
+            // It has controllers for those below; or is threaded; or init has moved on.
+            if !matches!(
+                source.errno(),
+                Errno::BUSY | Errno::OPNOTSUPP | Errno::NODEV
+            ) {
+                break;
+            }
+            match self.cgroup_of_init() {
+                Ok(Some(inner)) => {
+                    log::debug!("{}: {source}: joining the cgroup of init", self.id);
+                    spawned = self.spawn_in(runtime, Some(inner.as_fd()));
+                }
+                Ok(None) => break,
+                Err(Error::Cgroup { source, .. }) if source.errno() == Some(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        spawned
+    }
+
+    /// The v2 cgroup of init, if that is not the container's own.
+    fn cgroup_of_init(&self) -> Result<Option<OwnedFd>> {
+        let path = format!("/proc/{}/cgroup", self.pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(&path)
+            .call("read", || format!("{path:?}"))
+            .attempt(|| "find the cgroup of init")?;
+        // If it is still there now, the pid has been its own all the time.
+        if self.init_has_ended() {
+            return Err(Error::NotPossible("container not running".to_owned()));
+        }
+        let inner = self.cgroup.open_inner(&text);
+        inner.map_err(|source| Error::Cgroup {
+            attempt: "join the cgroup of init",
+            source,
         })
     }
 }

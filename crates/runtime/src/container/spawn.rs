@@ -42,12 +42,13 @@ pub(super) enum PidNamespace<'a> {
     Of(BorrowedFd<'a>),
 }
 
-/// Executes init. The calling thread enters the PID namespace for its *children* only and leaves it
-/// again: no intermediate process is needed, and the shim is the parent.
+/// Executes init, in this v2 cgroup if there is one. The calling thread enters the PID namespace for
+/// its *children* only and leaves it again: no intermediate process is needed, and the shim is the
+/// parent.
 pub(super) fn spawn(
     runtime: &Runtime,
     namespaces: u64,
-    cgroup: &Cgroup,
+    cgroup: Option<BorrowedFd<'_>>,
     pid_namespace: Option<PidNamespace<'_>>,
 ) -> Result<(Child, Channel)> {
     let span = telemetry::span("clone init");
@@ -61,7 +62,7 @@ pub(super) fn spawn(
         args: &[c"containerd-shim-rust-v2", c"init"],
         env: &[],
         namespaces,
-        cgroup: cgroup.clone_target(),
+        cgroup,
         channel: theirs.as_fd(),
     }
     .run();

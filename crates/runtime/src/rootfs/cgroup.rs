@@ -16,8 +16,28 @@ use sys::mount::{Attributes, attr, ms};
 use super::attach::{Builder, Shape, Target};
 use super::error::Cause;
 use super::options::Flags;
-use super::plan::{CgroupView, Filesystem, Hierarchy, Mount};
+use super::plan::{CgroupView, Filesystem, Hierarchy, Kind, Mount, Plan};
 use crate::resolve::{Links, beneath};
+
+impl Plan {
+    /// Whether the container sees its own cgroup v2 at the usual place, and may write to it.
+    pub fn shows_writable_cgroup(&self) -> bool {
+        self.mounts.iter().any(|mount| {
+            let own = matches!(
+                mount.kind,
+                Kind::Cgroup {
+                    view: CgroupView::Unified {
+                        private_namespace: true,
+                        ..
+                    },
+                    ..
+                }
+            );
+            let usual = mount.destination == Path::new("/sys/fs/cgroup");
+            own && usual && !mount.flags.has(ms::RDONLY)
+        })
+    }
+}
 
 /// Mounts what the view shows.
 pub(super) fn mount(

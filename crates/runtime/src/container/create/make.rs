@@ -125,7 +125,7 @@ impl<'a> Making<'a> {
         let (child, channel) = spawn(
             self.runtime,
             self.bundle.namespaces.clone_flags(),
-            cgroup,
+            cgroup.clone_target(),
             pid_namespace.map(|(_, fd)| PidNamespace::Path(fd.as_fd())),
         )?;
         let child = self.made.child.insert(child);

@@ -8,7 +8,7 @@ use cgroups::systemd::Extra;
 use cgroups::{Cgroup, DeviceRules, Layout, Limits};
 use oci_spec::runtime::{Process, Spec};
 
-use crate::container::confine::scope_properties;
+use crate::container::confine::{cgroup_owner, scope_properties};
 use crate::container::spawn::check_terminal;
 use crate::container::{Bundle, CreateRequest, Runtime, Stdio};
 use crate::error::{Error, Result};
@@ -38,6 +38,8 @@ pub(super) struct Plan {
     pub(super) devices: DeviceRules,
     pub(super) limits: Limits,
     pub(super) extra: Extra,
+    /// Whom the cgroup is given to.
+    pub(super) cgroup_owner: Option<u32>,
     pub(super) intel_rdt: Option<intel_rdt::Plan>,
     pub(super) seccomp: Option<Seccomp>,
 }
@@ -87,6 +89,7 @@ pub(super) fn plan(
             .transpose()?,
         seccomp: Seccomp::of(spec, &runtime.filters)?,
         extra: scope_properties(request.cgroup_driver, spec)?,
+        cgroup_owner: cgroup_owner(&rootfs, mappings.as_ref(), plan_of_process.uid),
         process: plan_of_process,
         devices_to_move,
         record,

@@ -77,7 +77,7 @@ pub(super) fn set_limits(cgroup: &Cgroup, id: &str, child: &Child, plan: &Plan) 
         limits: &plan.limits,
         extra: &plan.extra,
     };
-    telemetry::traced("set limits", || confine(cgroup, &claim))
+    telemetry::traced("set limits", || confine(cgroup, &claim, plan.cgroup_owner))
 }
 
 fn move_devices(channel: &Channel, child: &Child, plan: &Plan) -> Result<()> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rustix::pipe::PipeFlags;
 
 use super::*;
-use crate::limits::{BlockIo, Cpu, Device, HugepageLimit, Memory, Rate, Throttle};
+use crate::limits::{BlockIo, Cpu, Device, HugepageLimit, Memory, Network, Rate, Throttle};
 
 /// The file of a limit, by its name on v1 or on v2; `None` where the controller is missing.
 fn file(cgroup: &Cgroup, controller: &str, v1: &str, v2: &str) -> Option<String> {
@@ -348,6 +348,158 @@ fn huge_pages_are_limited_also_where_only_v2_has_them() {
             assert!(hugetlb.is_none_or(|l| l.ends_with('0')), "{error}");
         }
     }
+}
+
+/// The machine's pool of huge pages, larger by some until dropped.
+struct MoreHugepages(u64);
+
+impl MoreHugepages {
+    const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+    fn size() -> Option<u64> {
+        fs::read_to_string(Self::POOL).ok()?.trim().parse().ok()
+    }
+
+    /// `None`: this machine has no such pages, or no memory for them at present.
+    fn new(count: u64) -> Option<Self> {
+        let before = Self::size()?;
+        fs::write(Self::POOL, (before + count).to_string()).ok()?;
+        let more = Self(before);
+        (Self::size()? >= before + count).then_some(more)
+    }
+}
+
+impl Drop for MoreHugepages {
+    fn drop(&mut self) {
+        // The machine's own value; nothing else of the test depends on it.
+        let _ = fs::write(Self::POOL, self.0.to_string());
+    }
+}
+
+#[test]
+fn who_has_as_many_huge_pages_as_it_may_gets_no_more() {
+    let top = Top::new();
+    let _restored = Restored::new(&top);
+    let top = top;
+    let cgroup = top.create("a/x");
+    let limits = |limit| Limits {
+        hugepages: vec![HugepageLimit {
+            page_size: "2MB".to_owned(),
+            limit,
+        }],
+        ..Limits::default()
+    };
+    let Some(_pages) = MoreHugepages::new(3) else {
+        eprintln!("SKIPPED: no huge pages to be had");
+        return;
+    };
+    if let Err(Error::NoController { .. }) = cgroup.set_limits(&limits(2 << 20)) {
+        eprintln!("SKIPPED: no hugetlb controller");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display();
+    // Pages in use, and pages that are only reserved. One is enough, two are not; until they may be.
+    let take = |size: &str| {
+        let script = format!(
+            "exec unshare -m sh -c 'mount -t hugetlbfs none {folder} && \
+             fallocate -l {size} {folder}/x 2>/dev/null'"
+        );
+        Process::joining(&cgroup, &script).code()
+    };
+    assert_eq!(take("2M"), Some(0));
+    assert_ne!(take("4M"), Some(0));
+    cgroup.set_limits(&limits(4 << 20)).unwrap();
+    assert_eq!(take("4M"), Some(0));
+}
+
+#[test]
+fn without_an_oom_killer_who_wants_more_memory_waits() {
+    let top = Top::new();
+    let cgroup = top.create("x");
+    if cgroup.v1_place("memory").is_none() {
+        eprintln!("SKIPPED: v2 has no such switch");
+        return;
+    }
+    let mut limits = memory(8 << 20, 8 << 20);
+    limits.memory.disable_oom_killer = true;
+    limits.memory.swappiness = Some(10);
+    cgroup.set_limits(&limits).unwrap();
+    let swappiness = file(&cgroup, "memory", "memory.swappiness", "");
+    assert_eq!(swappiness.as_deref(), Some("10"));
+    let child = Process::joining(&cgroup, "printf -v x '%100000000s'; exit 3");
+    let waits = || {
+        cgroup
+            .memory_events()
+            .is_some_and(|events| events.under_oom)
+    };
+    eventually("it to wait", waits);
+    assert_eq!(cgroup.oom_kills(), 0);
+    // Room lets it go on.
+    cgroup.set_limits(&memory(-1, -1)).unwrap();
+    assert_eq!(child.code(), Some(3));
+}
+
+/// In a process of its own with a mount namespace of its own: the hierarchy must not be taken for the
+/// machine's by anybody else.
+#[test]
+fn network_marks_are_set_where_v1_has_them() {
+    const INSIDE: &str = "CGROUPS_TEST_NETWORK_MARKS";
+    if std::env::var_os(INSIDE).is_some() {
+        return set_network_marks();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (folder, test) = (folder.path().display(), std::env::current_exe().unwrap());
+    // Cgroups that were just removed keep the hierarchy alive when it is unmounted; so it is mounted
+    // and unmounted again until it is gone.
+    let script = format!(
+        "mount -t cgroup -o net_cls,net_prio none {folder} || exit 77; \
+         {} --exact tests::limits::network_marks_are_set_where_v1_has_them --nocapture; code=$?; \
+         umount {folder}; \
+         until grep -q '^net_cls\t0\t' /proc/cgroups; do \
+             sleep 0.02; mount -t cgroup -o net_cls,net_prio none {folder}; umount {folder}; \
+         done; exit $code",
+        test.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script]).env(INSIDE, "1");
+    let output = command.output().unwrap();
+    match output.status.code() {
+        Some(77) => eprintln!("SKIPPED: no net_cls and net_prio on v1"),
+        code => assert_eq!(code, Some(0), "{output:?}"),
+    }
+}
+
+fn set_network_marks() {
+    let top = Top::new();
+    let cgroup = top.create("x");
+    let limits = Limits {
+        network: Network {
+            class_id: Some(0x10_0001),
+            priorities: vec![("lo".to_owned(), 3)],
+        },
+        ..Limits::default()
+    };
+    cgroup.set_limits(&limits).unwrap();
+    let class = file(&cgroup, "net_cls", "net_cls.classid", "");
+    assert_eq!(class.as_deref(), Some("1048577"));
+    let priorities = file(&cgroup, "net_prio", "net_prio.ifpriomap", "").unwrap();
+    assert!(
+        priorities.lines().any(|line| line == "lo 3"),
+        "{priorities}"
+    );
+    let unknown = Limits {
+        network: Network {
+            priorities: vec![("nothing0".to_owned(), 3)],
+            ..Network::default()
+        },
+        ..Limits::default()
+    };
+    let error = cgroup.set_limits(&unknown).unwrap_err().to_string();
+    assert!(
+        error.contains("net_prio.ifpriomap to \"nothing0 3\""),
+        "{error}"
+    );
 }
 
 #[test]

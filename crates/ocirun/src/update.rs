@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::str::FromStr;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde_json::{Value, json};
 
 use crate::Code;
@@ -24,6 +24,10 @@ pub(crate) fn update(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
     };
     let resources: LinuxResources = serde_json::from_value(document)
         .map_err(|e| Error::Usage(format!("invalid resources: {e}")))?;
+    // First what few machines have: if it is refused, nothing has been changed.
+    if let Some(shares) = rdt(parsed) {
+        container.update_intel_rdt(&shares)?;
+    }
     container.update(&resources)?;
     Ok(0)
 }
@@ -39,6 +43,19 @@ fn given(path: &str) -> Result<Value, Error> {
     };
     read.attempt(|| format!("read resources from {path}"))?;
     serde_json::from_str(&text).map_err(|e| Error::Usage(format!("invalid resources: {e}")))
+}
+
+/// Shares of caches and memory bandwidth, if there are any to be changed.
+fn rdt(parsed: &Parsed) -> Option<LinuxIntelRdt> {
+    let given = |flag| parsed.value(flag).filter(|text| !text.is_empty());
+    let (cache, memory) = (given("l3-cache-schema"), given("mem-bw-schema"));
+    if cache.is_none() && memory.is_none() {
+        return None;
+    }
+    let mut shares = LinuxIntelRdt::default();
+    shares.set_l3_cache_schema(cache.map(str::to_owned));
+    shares.set_mem_bw_schema(memory.map(str::to_owned));
+    Some(shares)
 }
 
 fn by_flags(parsed: &Parsed) -> Result<Value, Error> {
@@ -122,6 +139,18 @@ mod tests {
         ] {
             assert_eq!(bytes(text), size, "{text:?}");
         }
+    }
+
+    #[test]
+    fn shares_of_caches_are_asked_for_by_flags_of_their_own() {
+        let parsed = |line: &str| {
+            let words = line.split(' ').map(str::to_owned).collect();
+            rdt(&Parsed::new(words, crate::verbs::GLOBAL, crate::verbs::VERBS).unwrap())
+        };
+        let shares = parsed("update --l3-cache-schema L3:0=f --kernel-memory 1m c").unwrap();
+        assert_eq!(shares.l3_cache_schema().as_deref(), Some("L3:0=f"));
+        assert_eq!(shares.mem_bw_schema(), &None);
+        assert!(parsed("update --kernel-memory-tcp 1m --l3-cache-schema= c").is_none());
     }
 
     #[test]

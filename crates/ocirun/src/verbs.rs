@@ -81,6 +81,10 @@ const UPDATE: &[Flag] = flags! {
     "memory-reservation" "" Value "bytes that are kept if possible";
     "memory-swap" "" Value "bytes of memory and swap together, -1 for any";
     "pids-limit" "" Value "number of processes, -1 for any";
+    "l3-cache-schema" "" Value "share of the L3 cache (Intel RDT)";
+    "mem-bw-schema" "" Value "share of memory bandwidth (Intel RDT)";
+    "kernel-memory" "" Value "obsolete: ignored";
+    "kernel-memory-tcp" "" Value "obsolete: ignored";
 };
 
 const EVENTS: &[Flag] = flags! {

@@ -164,6 +164,18 @@ impl Plan {
 }
 
 impl Group {
+    /// Sets other shares of caches and memory bandwidth; what is not given stays.
+    ///
+    /// # Errors
+    /// As [`Plan::new`] and [`Plan::create`].
+    pub fn update(&self, shares: &LinuxIntelRdt) -> Result<()> {
+        Plan {
+            path: self.path.clone(),
+            ..Plan::new(shares, "")?
+        }
+        .set_schemata()
+    }
+
     /// Puts a process into the group.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ fn a_paused_container_stands_still_until_it_is_resumed_or_killed() {
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!(length(), then);
     for (args, text) in [
-        (&["pause", "c"][..], "container already paused"),
+        (&["pause", "c"][..], "container not running"),
         (
             &["start", "c"],
             "cannot start a container in the paused state",

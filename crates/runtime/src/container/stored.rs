@@ -346,8 +346,10 @@ impl Stored {
     pub fn pause(&self) -> Result<()> {
         match self.status() {
             Status::Created | Status::Running => self.container()?.pause(),
-            Status::Paused => Err(Error::NotPossible("container already paused".to_owned())),
-            Status::Stopped => Err(Error::NotPossible("container not running".to_owned())),
+            // runc's word also for one that is paused.
+            Status::Paused | Status::Stopped => {
+                Err(Error::NotPossible("container not running".to_owned()))
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
 use cgroups::{DeviceRules, Limits};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 
 use super::Container;
 use crate::cgroup_config::CgroupConfig;
@@ -104,6 +104,19 @@ impl Container {
         }
         *held = after;
         Ok(())
+    }
+
+    /// Sets other shares of caches and memory bandwidth.
+    ///
+    /// # Errors
+    /// The machine or the container has none to be changed, or the kernel refuses them.
+    pub fn update_intel_rdt(&self, shares: &LinuxIntelRdt) -> Result<()> {
+        match &self.intel_rdt {
+            Some(group) => group.update(shares),
+            None => Err(Error::NotPossible(
+                "Intel RDT is not enabled for the container".to_owned(),
+            )),
+        }
     }
 
     fn set_devices(&self, rules: &DeviceRules) -> Result<()> {

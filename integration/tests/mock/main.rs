@@ -20,6 +20,7 @@ mod service;
 mod state;
 mod stdio;
 mod steady;
+mod storm;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
     let all = [
         lifecycle::TESTS,
         pressure::TESTS,
+        storm::TESTS,
         state::TESTS,
         exec::TESTS,
         stdio::TESTS,
@@ -135,6 +137,6 @@ fn skipped(name: &'static str) -> Trial {
 }
 
 #[allow(clippy::print_stderr, reason = "for the person who runs the tests")]
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     eprintln!("mock: {text}");
 }

@@ -115,7 +115,7 @@ fn memory_pressure_of_triggers_is_told(subject: &Subject) -> Outcome {
     let scene = Scene::created(subject, &spec, StdioKind::Null)?;
     let diagnostics = scene.shim.diagnostics()?;
     match counted(&diagnostics)? {
-        None => eprintln!("SKIPPED: no pressure stall information, or no cgroup v2"),
+        None => crate::complain("SKIPPED: no pressure stall information, or no cgroup v2"),
         Some(counts) => {
             assert_eq!(counts.source, "psi");
             under_pressure(&scene, &diagnostics)?;

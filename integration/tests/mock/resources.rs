@@ -39,7 +39,6 @@ pub(crate) const TESTS: &[Test] = &[
         "no_oom_where_nobody_was_killed",
         no_oom_where_nobody_was_killed,
     ),
-    ours("oom_storm_loses_nothing", oom_storm_loses_nothing),
     shared(
         "pause_stops_and_resume_goes_on",
         pause_stops_and_resume_goes_on,
@@ -50,10 +49,10 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Eats memory until it is killed.
-const EATER: &str = "exec tail /dev/zero";
-const MIB: u64 = 1 << 20;
+pub(crate) const EATER: &str = "exec tail /dev/zero";
+pub(crate) const MIB: u64 = 1 << 20;
 
-fn limited(script: &str, limit: u64) -> Spec {
+pub(crate) fn limited(script: &str, limit: u64) -> Spec {
     let memory = json!({"limit": limit, "swap": limit});
     Spec::shell(script).with("/linux/resources/memory", memory)
 }
@@ -198,7 +197,7 @@ fn every_oom_of_a_living_container_is_told(subject: &Subject) -> Outcome {
     scene.finish()
 }
 
-fn ooms(world: &World, id: &str) -> usize {
+pub(crate) fn ooms(world: &World, id: &str) -> usize {
     let texts = world.events.texts(id);
     texts.iter().filter(|text| *text == "oom").count()
 }
@@ -230,58 +229,6 @@ fn no_oom_where_nobody_was_killed(subject: &Subject) -> Outcome {
     let texts = world.events.texts(ID);
     assert_eq!(texts, ["create", "start", "exit 137", "delete 137"]);
     Ok(())
-}
-
-/// Kills in many containers of one shim: for each an event, before the exit of its own container.
-fn oom_storm_loses_nothing(subject: &Subject) -> Outcome {
-    let full = std::env::var("E2E_SCALE").is_ok_and(|scale| scale == "full");
-    let (containers, kills) = if full { (20, 10) } else { (4, 3) };
-    let world = World::new(subject)?;
-    // Slow enough that each kill is a growth of its own: the next waits until the shim has looked.
-    let script = format!(
-        "i=0; while [ $i -lt {kills} ]; do tail /dev/zero; sleep 0.4; i=$((i+1)); done; {EATER}"
-    );
-    let sandbox = world.bundle(ID, &Spec::idle())?;
-    let shim = world.start(&sandbox)?;
-    let holder = shim.create(&sandbox, StdioKind::Null)?;
-    holder.start()?;
-    let descriptors = || descriptors_of(shim.pid());
-    let before = descriptors()?;
-    let mut running = Vec::new();
-    for number in 0..containers {
-        let bundle = world.bundle(&format!("c{number}"), &limited(&script, 8 * MIB))?;
-        let container = shim.create(&bundle, StdioKind::Null)?;
-        container.start()?;
-        running.push((bundle, container));
-    }
-    for (bundle, container) in &running {
-        assert_eq!(container.wait()?, 137);
-        container.delete()?;
-        world.events.wait_delete(bundle.id())?;
-        let texts = world.events.texts(bundle.id());
-        assert_eq!(ooms(&world, bundle.id()), kills + 1, "{texts:?}");
-        let tail = &texts[texts.len() - 3..];
-        assert_eq!(tail, ["oom", "exit 137", "delete 137"]);
-        assert!(
-            world.traces(bundle).is_empty(),
-            "{:?}",
-            world.traces(bundle)
-        );
-    }
-    let same = until(Duration::from_secs(5), || {
-        descriptors().is_ok_and(|now| now <= before)
-    });
-    assert!(
-        same,
-        "descriptors: {before} before, {:?} after",
-        descriptors()
-    );
-    holder.end()?;
-    Ok(())
-}
-
-fn descriptors_of(pid: u32) -> std::io::Result<usize> {
-    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
 fn pause_stops_and_resume_goes_on(subject: &Subject) -> Outcome {

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use integration::mock::api::{ExecProcessRequest, StateRequest, StateResponse};
+use integration::mock::api::{
+    ExecProcessRequest, StateRequest, StateResponse, StatsRequest, StatsResponse,
+};
 use integration::mock::{Bundle, Spec, StdioKind};
 use protobuf::well_known_types::any::Any;
 
@@ -139,6 +141,13 @@ pub(crate) const MEASURES: &[Measure] = &[
         runs: 20,
         columns: &[column("State", "µs", Budget::None)],
         take: state,
+    },
+    Measure {
+        name: "stats",
+        about: "a hundred Stats calls after each other",
+        runs: 20,
+        columns: &[column("Stats", "µs", Budget::AtMost(300.0))],
+        take: stats,
     },
     Measure {
         name: "memory",
@@ -332,6 +341,18 @@ fn state(rig: &mut Rig) -> Result<Vec<f64>, Error> {
     let begun = Instant::now();
     for _ in 0..100 {
         rig.pod.rpc.call::<StateResponse>("State", &request)?;
+    }
+    Ok(vec![ms_since(begun) * 10.0])
+}
+
+fn stats(rig: &mut Rig) -> Result<Vec<f64>, Error> {
+    let request = StatsRequest {
+        id: POD.to_owned(),
+        ..Default::default()
+    };
+    let begun = Instant::now();
+    for _ in 0..100 {
+        rig.pod.rpc.call::<StatsResponse>("Stats", &request)?;
     }
     Ok(vec![ms_since(begun) * 10.0])
 }

@@ -247,7 +247,7 @@ fn span(canvas: &mut Canvas, axis: &Axis, node: &Node<'_>) {
     let label_width = took.chars().count() as f64 * 6.6 + 6.0;
     if to + label_width < RIGHT + 10.0 {
         canvas.text("dim", to + 4.0, y + 11.0, &took);
-    } else if node.depth == 0 {
+    } else if node.depth == 0 && to - from > label_width {
         canvas.text("on end", to - 4.0, y + 11.0, &took);
     } else {
         canvas.text("dim end", from - 4.0, y + 11.0, &took);

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use diagnostics::v1::{
-    ContainerStats, Event, EventsRequest, InfoRequest, Poll, Span, SpansRequest, StatsRequest,
-    SyncMessage,
+    ContainerStats, ContainersRequest, Event, EventsRequest, InfoRequest, Poll, Span, SpansRequest,
+    StatsRequest, SyncMessage,
 };
 
 use super::clock::Clock;
@@ -159,11 +159,9 @@ fn sample(client: &mut Client, target: &Target, clock: &Clock) -> Result<Option<
 fn read(client: &mut Client, target: &Target, record: &mut Record) -> Result<(), Silence> {
     let info = client.again().call(&InfoRequest::new())?;
     record.name = target.name();
-    record.title = target
-        .container
-        .as_ref()
-        .map(display_name)
-        .unwrap_or_default();
+    if record.title.is_empty() {
+        record.title = title(client, target)?;
+    }
     record.shim = format!("shim {} of version {}", info.pid, info.version);
     record.clock = Clock::of(&info);
     let container = target.container_id();
@@ -184,6 +182,21 @@ fn read(client: &mut Client, target: &Target, record: &mut Record) -> Result<(),
         .spans
         .sort_by_key(|span| (span.start_mono_ns, span.id));
     Ok(())
+}
+
+/// What people call it: known when its Create has read its configuration.
+fn title(client: &mut Client, target: &Target) -> Result<String, Silence> {
+    let mut request = ContainersRequest::new();
+    target.container_id().clone_into(&mut request.container);
+    match client.again().call(&request) {
+        Ok(response) if !request.container.is_empty() => {
+            let names = response.containers.iter().map(display_name);
+            Ok(names.last().unwrap_or_default())
+        }
+        // A shim, or a container that is gone.
+        Ok(_) | Err(Silence::Refused(_)) => Ok(String::new()),
+        Err(other) => Err(other),
+    }
 }
 
 fn merge<T>(mut old: Vec<T>, new: Vec<T>, key: impl Fn(&T) -> u64) -> Vec<T> {

@@ -13,10 +13,11 @@ use super::scene::{Said, Scene, subject, until};
 const PROMISE: Duration = Duration::from_millis(100);
 
 /// One that came in time, of many: other tests want the processors, too. The promise is for a built
-/// release, and a debug build of `shimctl` is several times slower, so it gets some more.
+/// release on a machine that is not overloaded; a debug build beside a compiler gets five times as long,
+/// which is still less than one of the timeouts that a shim in trouble could cost.
 fn quickest(ask: impl Fn() -> Said) -> Said {
     let allowed = match cfg!(debug_assertions) {
-        true => PROMISE * 2,
+        true => PROMISE * 5,
         false => PROMISE,
     };
     let mut best = ask();
@@ -71,16 +72,11 @@ fn the_page_has_everything_that_a_report_needs_and_no_secrets() {
             "{section}: {text}"
         );
     }
-    for word in [
-        "wchan",
-        "socket:[",
-        "also held by",
-        "cgroup.procs",
-        "pids.current",
-        "Ready",
-    ] {
+    for word in ["wchan", "socket:[", "cgroup.procs", "pids.current", "Ready"] {
         assert!(text.contains(word), "{word}: {text}");
     }
+    let others = ["also held by", "too many processes"];
+    assert!(others.iter().any(|word| text.contains(word)), "{text}");
     assert!(!text.contains("swordfish"));
     let document = scene
         .shimctl(&["diag", &scene.shim.pid().to_string(), "--json"])
@@ -103,7 +99,7 @@ fn a_hook_that_hangs_delays_no_answer_and_is_named() {
         shimctl(&["trace", "held"]).out.contains("under way")
     });
 
-    let said = quickest(|| shimctl(&["diag", "held", "--timeout", "100ms"]));
+    let said = quickest(|| shimctl(&["diag", "held", "--timeout", "500ms"]));
     assert_eq!(said.status, 0, "{said:?}");
     assert!(said.out.contains("\"creating\""), "{said:?}");
     let trace = shimctl(&["trace", "held"]).ok();
@@ -113,7 +109,7 @@ fn a_hook_that_hangs_delays_no_answer_and_is_named() {
         .unwrap_or_default();
     assert!(hanging.contains("under way"), "{trace}");
     // Statistics of others are read all the same.
-    shimctl(&["stats", "--timeout", "100ms"]).ok();
+    shimctl(&["stats", "--timeout", "500ms"]).ok();
 
     std::fs::write(&file, "").unwrap();
     creating.join().unwrap().unwrap();
@@ -137,7 +133,7 @@ fn thirty_two_hooks_that_hang_delay_no_answer() {
         let workers = &document["shims"][0]["queues"]["workers"];
         workers["waiting"].as_u64().unwrap_or(0) >= 2
     });
-    let said = quickest(|| scene.shimctl(&["diag", "pod", "--timeout", "100ms"]));
+    let said = quickest(|| scene.shimctl(&["diag", "pod", "--timeout", "500ms"]));
     assert_eq!(said.status, 0, "{said:?}");
     let stats = scene.shimctl(&["stats", "pod", "--json"]).json();
     let stats = stats["stats"].as_array().unwrap();
@@ -155,7 +151,7 @@ fn a_shim_whose_containerd_is_gone_answers_and_says_so() {
     let scene = Scene::idle("lonely");
     scene.world.events.stop();
     scene.container.output_of("e1", &["true"]).unwrap();
-    let said = quickest(|| scene.shimctl(&["diag", "lonely", "--timeout", "100ms"]));
+    let said = quickest(|| scene.shimctl(&["diag", "lonely", "--timeout", "500ms"]));
     assert_eq!(said.status, 0, "{said:?}");
     let document = scene.shimctl(&["ps", "--json"]).json();
     let publisher = &document["shims"][0]["queues"]["publisher"];
@@ -168,7 +164,7 @@ fn a_containerd_that_hangs_delays_no_answer() {
     let scene = Scene::idle("patient");
     scene.world.events.hang();
     scene.container.output_of("e1", &["true"]).unwrap();
-    let said = quickest(|| scene.shimctl(&["diag", "patient", "--timeout", "100ms"]));
+    let said = quickest(|| scene.shimctl(&["diag", "patient", "--timeout", "500ms"]));
     assert_eq!(said.status, 0, "{said:?}");
 }
 
@@ -191,7 +187,7 @@ fn a_stopped_shim_is_described_from_outside_at_once() {
     });
     // By the pod's name, and by that of a container that only the file system knows of now.
     for name in ["pod", "member"] {
-        let said = quickest(|| scene.shimctl(&["diag", name, "--timeout", "100ms"]));
+        let said = quickest(|| scene.shimctl(&["diag", name, "--timeout", "500ms"]));
         assert_eq!(said.status, 4, "{said:?}");
         for word in [
             "is stopped by a signal (SIGSTOP)",

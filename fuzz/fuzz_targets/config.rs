@@ -25,6 +25,7 @@ fuzz_target!(|data: &[u8]| {
         pivot: rootfs::Pivot::PivotRoot,
         cgroups: None,
         user: None,
+        maker: runtime::Maker::Root,
     };
     // Refusals are fine; that each comes back is what counts.
     let _ = rootfs::Plan::from_spec(&spec, &host);

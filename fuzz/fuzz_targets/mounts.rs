@@ -30,6 +30,7 @@ fuzz_target!(|text: &str| {
         pivot: rootfs::Pivot::MoveMount,
         cgroups: None,
         user: None,
+        maker: runtime::Maker::Root,
     };
     // A refusal is fine.
     let _ = rootfs::Plan::from_spec(&spec, &host);

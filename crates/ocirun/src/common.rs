@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use runtime::state::Directory;
-use runtime::{Runtime, Stored};
+use runtime::{Maker, Runtime, Stored};
 use rustix::pipe::PipeFlags;
 use sys::Call as _;
 
@@ -18,25 +18,43 @@ use crate::error::{Attempt as _, Error, system};
 /// Where state is kept unless `--root` says otherwise.
 const ROOT: &str = "/run/ocirun";
 
+/// Where state is kept: root's, or the user's own place for the time that he is logged in.
+fn usual_root() -> PathBuf {
+    let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    match (Maker::current(), user) {
+        (Maker::User, Some(folder)) => Path::new(&folder).join("ocirun"),
+        _ => PathBuf::from(ROOT),
+    }
+}
+
 /// The global flags.
 #[derive(Debug)]
 pub(crate) struct Common {
     root: PathBuf,
     debug: bool,
     cgroup_driver: runtime::CgroupDriver,
+    maker: Maker,
 }
 
 impl Common {
     /// Takes them from the command line.
     pub(crate) fn new(parsed: &Parsed) -> Result<Self, Error> {
-        match parsed.value("rootless") {
-            None | Some("auto" | "false" | "") => {}
-            Some(value) => return Err(Error::Unsupported(format!("--rootless={value}"))),
-        }
-        let root = parsed.value("root").filter(|root| !root.is_empty());
-        let root =
-            std::path::absolute(root.unwrap_or(ROOT)).attempt(|| "find --root".to_owned())?;
+        let maker = match parsed.value("rootless") {
+            None | Some("auto" | "") => Maker::current(),
+            Some("false") => Maker::Root,
+            Some("true") => Maker::User,
+            Some(value) => {
+                let reason = format!("invalid --rootless={value}: true, false or auto");
+                return Err(Error::Usage(reason));
+            }
+        };
+        let root = match parsed.value("root").filter(|root| !root.is_empty()) {
+            Some(root) => PathBuf::from(root),
+            None => usual_root(),
+        };
+        let root = std::path::absolute(root).attempt(|| "find --root".to_owned())?;
         Ok(Self {
+            maker,
             root,
             debug: parsed.is_set("debug"),
             cgroup_driver: match parsed.is_set("systemd-cgroup") {
@@ -49,6 +67,11 @@ impl Common {
     /// Who manages the cgroups of new containers.
     pub(crate) fn cgroup_driver(&self) -> runtime::CgroupDriver {
         self.cgroup_driver
+    }
+
+    /// Who makes new containers.
+    pub(crate) fn maker(&self) -> Maker {
+        self.maker
     }
 
     /// Where state is kept.

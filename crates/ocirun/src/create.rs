@@ -74,6 +74,7 @@ impl<'a> Request<'a> {
                 pivot: self.pivot,
                 keyring: self.keyring,
                 cgroup_driver: common.cgroup_driver(),
+                maker: common.maker(),
             },
         )?;
         Ok((container, console, master))

@@ -22,7 +22,11 @@ pub(crate) fn spec(parsed: &Parsed) -> Result<Code, Error> {
         .create_new(true)
         .open(&path)
         .attempt(|| format!("create {}", path.display()))?;
-    file.write_all(format!("{:#}\n", document()).as_bytes())
+    let mut document = document();
+    if parsed.is_set("rootless") {
+        for_user(&mut document);
+    }
+    file.write_all(format!("{document:#}\n").as_bytes())
         .attempt(|| format!("write {}", path.display()))?;
     Ok(0)
 }
@@ -65,6 +69,38 @@ fn document() -> Value {
             ],
         },
     })
+}
+
+/// Changes it to what somebody who is not root can have: a user namespace with him as its root, the
+/// host's network, no cgroups.
+fn for_user(document: &mut Value) {
+    let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    let linux = &mut document["linux"];
+    linux["uidMappings"] = map(rustix::process::geteuid().as_raw());
+    linux["gidMappings"] = map(rustix::process::getegid().as_raw());
+    if let Some(linux) = linux.as_object_mut() {
+        linux.remove("resources");
+    }
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "user"}));
+    }
+    let Some(mounts) = document["mounts"].as_array_mut() else {
+        return;
+    };
+    mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+    for mount in mounts {
+        if mount["destination"] == "/sys" {
+            // A new sysfs belongs to the owner of a network namespace.
+            mount["type"] = json!("none");
+            mount["source"] = json!("/sys");
+            mount["options"] = json!(["rbind", "nosuid", "noexec", "nodev", "ro"]);
+        }
+        if let Some(options) = mount["options"].as_array_mut() {
+            // There is no such group in the container.
+            options.retain(|option| option != "gid=5");
+        }
+    }
 }
 
 /// With a cgroup namespace where there is one tree of cgroups to be seen, as runc.

@@ -92,6 +92,11 @@ const EVENTS: &[Flag] = flags! {
     "interval" "" Value "how often to print statistics (default: 5s)";
 };
 
+/// The same name as that of a global flag, and another meaning; runc's.
+const SPEC: &[Flag] = flags! {
+    "rootless" "" Nothing "for who is not root";
+};
+
 const LIST: &[Flag] = flags! {
     "format" "f" Value "table or json";
     "quiet" "q" Nothing "print ids only";
@@ -145,7 +150,7 @@ pub(crate) const VERBS: &[Verb] = verbs! {
         "change the limits of a container";
     "events" Anywhere Exactly(1) "CONTAINER" [EVENTS]
         "print what happens to a container";
-    "spec" Anywhere Exactly(0) "" [BUNDLE]
+    "spec" Anywhere Exactly(0) "" [BUNDLE, SPEC]
         "write a new config.json";
     "features" Anywhere Exactly(0) "" []
         "print what is supported";
@@ -247,7 +252,7 @@ mod tests {
                 .flatten()
                 .chain(GLOBAL)
                 .flat_map(|flag| [flag.name, flag.short])
-                .filter(|name| !name.is_empty())
+                .filter(|name| !name.is_empty() && (verb.name, *name) != ("spec", "rootless"))
                 .collect();
             let all = names.len();
             names.sort_unstable();

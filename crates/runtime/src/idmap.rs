@@ -231,9 +231,8 @@ fn give(pid: Pid, ids: Ids, ranges: &[Range], program: &Path) -> Result<()> {
     let file = map_file(pid, ids);
     match write_once(&file, &text(ranges)) {
         Ok(()) => Ok(()),
-        Err(Errno::PERM) if program.exists() => run(program, pid, ranges),
         // One's own group may be mapped without privilege by who gives up setgroups(2).
-        Err(Errno::PERM) if ids == Ids::Groups && ranges.len() == 1 && ranges[0].size == 1 => {
+        Err(Errno::PERM) if ids == Ids::Groups && is_own_group(ranges) => {
             let setgroups = format!("/proc/{}/setgroups", pid.as_raw_nonzero());
             write_once(Path::new(&setgroups), "deny")
                 .call("write", || format!("{setgroups:?}, \"deny\""))
@@ -242,6 +241,7 @@ fn give(pid: Pid, ids: Ids, ranges: &[Range], program: &Path) -> Result<()> {
                 .call("write", || format!("{file:?}, {:?}", text(ranges)))
                 .attempt(|| "map ids of user namespace")
         }
+        Err(Errno::PERM) if program.exists() => run(program, pid, ranges),
         Err(errno) => Err(sys::Error::new(
             "write",
             format!("{file:?}, {:?}", text(ranges)),
@@ -249,6 +249,12 @@ fn give(pid: Pid, ids: Ids, ranges: &[Range], program: &Path) -> Result<()> {
         ))
         .attempt(|| "map ids of user namespace"),
     }
+}
+
+/// Whether nothing is mapped but the group that we have.
+fn is_own_group(ranges: &[Range]) -> bool {
+    let own = rustix::process::getegid().as_raw();
+    matches!(ranges, [range] if range.size == 1 && range.host == own)
 }
 
 fn write_once(path: &Path, text: &str) -> std::result::Result<(), Errno> {

@@ -71,7 +71,7 @@ mod time;
 
 pub use cgroups::Driver as CgroupDriver;
 pub use container::{
-    Bundle, Container, CreateRequest, Deletion, ExecProcess, Inherited, Keyring, Recipient,
+    Bundle, Container, CreateRequest, Deletion, ExecProcess, Inherited, Keyring, Maker, Recipient,
     Runtime, Status, Stdio, Stored, Summary,
 };
 pub use error::{Error, Failure, Result};

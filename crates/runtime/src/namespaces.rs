@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags};
-use rustix::thread::LinkNameSpaceType;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use serde::{Deserialize, Serialize};
 use sys::Call;
 
@@ -64,6 +64,20 @@ impl Kind {
             Kind::Network => LinkNameSpaceType::Network,
             Kind::User => LinkNameSpaceType::User,
             Kind::Time => LinkNameSpaceType::Time,
+        }
+    }
+
+    /// Its type for `setns(2)` with a pidfd.
+    pub fn thread_type(self) -> ThreadNameSpaceType {
+        match self {
+            Kind::Mount => ThreadNameSpaceType::MOUNT,
+            Kind::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
+            Kind::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+            Kind::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+            Kind::Pid => ThreadNameSpaceType::PROCESS_ID,
+            Kind::Network => ThreadNameSpaceType::NETWORK,
+            Kind::User => ThreadNameSpaceType::USER,
+            Kind::Time => ThreadNameSpaceType::TIME,
         }
     }
 
@@ -208,12 +222,11 @@ impl Namespaces {
     }
 }
 
-/// Of which kinds the process `pid` has other namespaces than we have, of those that change what
-/// a process entering may do or see: user and time.
+/// Those of `kinds` of which the process `pid` has another namespace than we have.
 ///
 /// # Errors
 /// `/proc/<pid>/ns` cannot be read.
-pub fn foreign(pid: rustix::process::Pid) -> Result<Vec<Kind>> {
+pub fn foreign(pid: rustix::process::Pid, kinds: &[Kind]) -> Result<Vec<Kind>> {
     let identity = |process: &str, kind: Kind| -> Result<Option<(u64, u64)>> {
         let path = format!("/proc/{process}/ns/{}", kind.proc_name());
         match rustix::fs::stat(&*path) {
@@ -225,7 +238,7 @@ pub fn foreign(pid: rustix::process::Pid) -> Result<Vec<Kind>> {
         }
     };
     let mut foreign = Vec::new();
-    for kind in [Kind::User, Kind::Time] {
+    for &kind in kinds {
         let ours = identity("self", kind)?;
         if ours.is_some() && identity(&pid.as_raw_nonzero().to_string(), kind)? != ours {
             foreign.push(kind);
@@ -337,6 +350,6 @@ mod tests {
 
     #[test]
     fn our_own_namespaces_are_not_foreign() {
-        assert_eq!(foreign(rustix::process::getpid()).unwrap(), []);
+        assert_eq!(foreign(rustix::process::getpid(), &Kind::ALL).unwrap(), []);
     }
 }

@@ -41,7 +41,7 @@ pub struct State {
     /// What runc's readers look for in the configuration.
     #[serde(default)]
     pub config: Config,
-    /// Always false.
+    /// Whether somebody else than root has made it.
     #[serde(default)]
     pub rootless: bool,
     /// Its cgroup directories by controller ("" on cgroup v2), and its systemd unit, if it is one.

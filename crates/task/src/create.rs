@@ -286,6 +286,7 @@ fn create(
             } else {
                 Keyring::New
             },
+            maker: runtime::Maker::Root,
             cgroup_driver: if options.systemd_cgroup {
                 runtime::CgroupDriver::Systemd
             } else {

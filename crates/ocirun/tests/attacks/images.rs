@@ -61,7 +61,9 @@ fn the_hosts_cgroups_are_out_of_reach() {
     assert_eq!(finished.stdout, "end\n", "{finished:?}");
     let refused = lab.ocirun(["--rootless=true", "run", "-b", bundle.name(), "c"]);
     assert!(
-        refused.stderr.contains("--rootless=true is not supported"),
+        refused
+            .stderr
+            .contains("rootless container requires user namespaces"),
         "{refused:?}"
     );
 }

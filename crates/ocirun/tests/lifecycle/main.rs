@@ -9,6 +9,7 @@ mod life;
 mod places;
 mod processes;
 mod resources;
+mod rootless;
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -5,14 +5,16 @@
 //! |------------|----------------------------------------------------------------------------|
 //! | `plan`     | all that is known beforehand: what is impossible is refused here           |
 //! | `make`     | state on disk, groups, init; from here on a failure has things to undo     |
+//! | `rootless` | what somebody who is not root may ask for                                  |
 //! | `settle`   | init sets itself up and asks for what only we can do; `settling` for parts |
 //! | `finish`   | init is ready: limits, the state as it is now, the container               |
 
 mod finish;
 mod make;
 mod plan;
+mod rootless;
 mod settle;
-mod settling;
+pub(super) mod settling;
 
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;

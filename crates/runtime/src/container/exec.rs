@@ -7,14 +7,16 @@ use oci_spec::runtime::Process;
 use sys::spawn::Child;
 use sys::{Call, Errno};
 
+use super::create::settling::take_over;
 use super::made::Made;
 use super::spawn::{
     Descriptors, PidNamespace, answer, hand_over_listener, receive_console, set_oom_score, spawn,
 };
-use super::{Container, ExecProcess, Inherited, Runtime, Stdio};
+use super::{Container, ExecProcess, Inherited, Maker, Runtime, Stdio};
 use crate::error::{Attempt, Error, Result};
 use crate::host_root::HostRoot;
 use crate::init::{Descriptor, Role};
+use crate::namespaces::{Kind as Namespace, foreign};
 use crate::process;
 use crate::seccomp_agent::Subject;
 use crate::spec;
@@ -31,6 +33,30 @@ impl Container {
     pub fn plan_exec(&self, process: &Process, terminal: bool) -> Result<process::Plan> {
         spec::check_process("process", process)?;
         process::Plan::new("process", process, terminal, Some(&self.process))
+    }
+
+    /// The namespaces that an exec has to enter itself. Root enters all that are usual, without
+    /// looking; somebody else may not enter those that are the host's.
+    fn to_join(&self) -> Result<Vec<Namespace>> {
+        const USUAL: [Namespace; 5] = [
+            Namespace::Mount,
+            Namespace::Cgroup,
+            Namespace::Uts,
+            Namespace::Ipc,
+            Namespace::Network,
+        ];
+        if Maker::current() == Maker::User {
+            return foreign(self.pid, &Namespace::ALL);
+        }
+        let mut kinds = foreign(self.pid, &[Namespace::User, Namespace::Time])?;
+        // The host's has another root than the container.
+        let own_root = self.host_root.is_none();
+        kinds.extend(
+            USUAL
+                .iter()
+                .filter(|kind| own_root || **kind != Namespace::Mount),
+        );
+        Ok(kinds)
     }
 
     /// Runs one more process in the container; returns when its program is executed.
@@ -72,7 +98,8 @@ impl Container {
             false => Some(self.cgroup.below(&inherited.cgroups).map_err(failed)?),
         };
         let cgroup = below.as_ref().unwrap_or(&self.cgroup);
-        let foreign = crate::namespaces::foreign(self.pid)?;
+        let joined = self.to_join()?;
+        let joins_pid = joined.contains(&Namespace::Pid);
         let (child, channel) = match &below {
             Some(asked) => self.spawn_in(runtime, asked.clone_target())?,
             None => self.spawn_inside(runtime)?,
@@ -99,6 +126,7 @@ impl Container {
         for fd in &inherited.fds {
             descriptors.push(Descriptor::Inherited, fd.as_fd());
         }
+        let gate = joins_pid.then(reaper::Spawning::begin);
         descriptors.send(
             &channel,
             runtime,
@@ -106,10 +134,13 @@ impl Container {
             self.keyring,
             &plan,
             self.seccomp.as_ref(),
-            Role::Exec(foreign),
+            Role::Exec(joined),
             &stdio,
         )?;
         drop((stdio, inherited.fds));
+        if let Some(gate) = gate {
+            take_over(&channel, child, gate, "exec")?;
+        }
         let console = receive_console(&channel, &plan, child)?;
         let subject = Subject {
             id: &self.id,
@@ -138,8 +169,12 @@ impl Container {
         runtime: &Runtime,
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<(Child, Channel)> {
-        let namespace = PidNamespace::Of(self.pidfd.as_fd());
-        spawn(runtime, 0, cgroup, Some(namespace))
+        // Somebody who is not root may not enter it alone.
+        let namespace = match Maker::current() {
+            Maker::Root => Some(PidNamespace::Of(self.pidfd.as_fd())),
+            Maker::User => None,
+        };
+        spawn(runtime, 0, cgroup, namespace)
     }
 
     /// In the container's cgroup; in its init's, which is below that, if the container has made it

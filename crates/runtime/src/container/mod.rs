@@ -167,6 +167,26 @@ impl Bundle {
     }
 }
 
+/// Who makes a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    /// The host's root.
+    Root,
+    /// Somebody who may map some ids: a container with a user namespace and without cgroups, which
+    /// can do no more than he can.
+    User,
+}
+
+impl Maker {
+    /// Who runs this process.
+    pub fn current() -> Self {
+        match rustix::process::geteuid().is_root() {
+            true => Self::Root,
+            false => Self::User,
+        }
+    }
+}
+
 /// A container to be created.
 #[derive(Debug)]
 pub struct CreateRequest<'a> {
@@ -188,6 +208,8 @@ pub struct CreateRequest<'a> {
     pub keyring: Keyring,
     /// Who manages its cgroup.
     pub cgroup_driver: cgroups::Driver,
+    /// Who makes it.
+    pub maker: Maker,
 }
 
 /// A container whose init waits for [`Container::start`], or runs.

@@ -141,6 +141,12 @@ impl Init {
             });
             return Ok(sys::namespace::unshare(flags)?);
         }
+        self.let_sibling_go_on(flags)
+    }
+
+    /// Goes on as a new process, born into new namespaces of these kinds (`CLONE_NEW*`) and into
+    /// those that were entered for children.
+    pub(super) fn let_sibling_go_on(&self, flags: u64) -> StepResult {
         match sys::fork::sibling(flags)? {
             // Not a word before the shim has heard of us: both of us could be heard.
             Side::Copy => self.hear(Kind::Adopted, 0).map(drop),

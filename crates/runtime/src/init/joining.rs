@@ -68,26 +68,18 @@ impl Init {
         let Some(init) = self.take(Descriptor::Init) else {
             return Ok(());
         };
-        let mut all = ThreadNameSpaceType::MOUNT
-            | ThreadNameSpaceType::CONTROL_GROUP
-            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-            | ThreadNameSpaceType::NETWORK;
         let root = self.take(Descriptor::Root);
-        if root.is_some() {
-            // The namespace is ours already, and its root is not the container's.
-            all.remove(ThreadNameSpaceType::MOUNT);
-        }
-        let foreign = self.foreign();
-        if foreign.contains(&namespaces::Kind::Time) {
-            all |= ThreadNameSpaceType::TIME;
-        }
-        let user = foreign.contains(&namespaces::Kind::User);
+        let kinds = self.to_join();
+        let user = kinds.contains(&namespaces::Kind::User);
         if user {
             process::raise_rlimits(&self.plan.process);
-            // All at once: the kernel checks each by the credentials from before and from after.
-            all |= ThreadNameSpaceType::USER;
         }
+        // All at once: the kernel checks each by the credentials from before and from after.
+        let all = kinds
+            .iter()
+            .fold(ThreadNameSpaceType::empty(), |all, kind| {
+                all | kind.thread_type()
+            });
         rustix::thread::move_into_thread_name_spaces(init.as_fd(), all)
             .call("setns", || "namespaces of the container's init")?;
         if let Some(root) = root {
@@ -97,6 +89,11 @@ impl Init {
         }
         if user {
             become_container_root()?;
+        }
+        if kinds.contains(&namespaces::Kind::Pid) {
+            // Only a new process is in it; its session is its own.
+            self.let_sibling_go_on(0)?;
+            self.start_session()?;
         }
         Ok(())
     }
@@ -143,10 +140,10 @@ impl Init {
         Ok(())
     }
 
-    /// The namespaces of the container that an exec must enter besides the usual ones.
-    fn foreign(&self) -> Vec<namespaces::Kind> {
+    /// The namespaces of the container that an exec enters itself.
+    fn to_join(&self) -> Vec<namespaces::Kind> {
         match &self.plan.role {
-            Role::Exec(foreign) => foreign.clone(),
+            Role::Exec(kinds) => kinds.clone(),
             Role::Init(_) => Vec::new(),
         }
     }

@@ -90,8 +90,7 @@ pub struct Plan {
 pub enum Role {
     /// The container's first process.
     Init(Box<Container>),
-    /// One more process in a running container, which has namespaces of these kinds (user, time)
-    /// that are not the shim's.
+    /// One more process in a running container, which enters its namespaces of these kinds.
     Exec(Vec<namespaces::Kind>),
 }
 

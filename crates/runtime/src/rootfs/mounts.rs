@@ -45,10 +45,19 @@ fn steps(builder: &Builder, mount: &Mount, opened: Option<OwnedFd>) -> Result<Do
     let later = read_only_later(mount);
     let made = match &mount.kind {
         Kind::Filesystem(filesystem) => new_filesystem(builder, mount, filesystem)?,
-        Kind::Bind { source, recursive } => {
-            let source = match opened {
-                Some(tree) => BindSource::Tree(tree),
-                None => builder.bind_source(source, *recursive)?,
+        Kind::Bind {
+            source,
+            inside,
+            recursive,
+        } => {
+            let source = match (opened, inside) {
+                (Some(tree), _) => BindSource::Tree(tree),
+                (None, None) => builder.bind_source(source, *recursive)?,
+                // A link in there leads nowhere else.
+                (None, Some(path)) => {
+                    let source = builder.root().open(path, Links::Follow)?;
+                    builder.bind_source_fd(&source, *recursive)?
+                }
             };
             bind(builder, mount, source)?
         }

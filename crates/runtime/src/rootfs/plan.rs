@@ -15,6 +15,7 @@ use sys::mount::{Extent, ms};
 
 use super::error::PlanError;
 use super::options::{self, Flags, Meaning, Propagation, TreeAttributes};
+use crate::container::Maker;
 use crate::idmap::Mappings;
 
 /// How the container's root becomes the root.
@@ -67,6 +68,8 @@ pub struct Host<'a> {
     pub cgroups: Option<CgroupView>,
     /// The mappings of the container's user namespace, if it has one.
     pub user: Option<&'a Mappings>,
+    /// Who makes the container.
+    pub maker: Maker,
 }
 
 /// Everything about the container's file system, in the order in which it is done.
@@ -76,6 +79,8 @@ pub struct Plan {
     pub root: PathBuf,
     /// Whether the container has a user namespace. The root is the working directory then.
     pub user_namespace: bool,
+    /// Whether the shim could open something that init cannot.
+    pub opened_by_shim: bool,
     /// Whether the root is made read-only at the end.
     pub readonly: bool,
     /// `linux.rootfsPropagation`.
@@ -131,6 +136,9 @@ pub enum Kind {
     Bind {
         /// Its path on the host.
         source: PathBuf,
+        /// The same as the container sees it, if it is something in its own root: of earlier
+        /// mounts, perhaps.
+        inside: Option<PathBuf>,
         /// With what is mounted below it.
         recursive: bool,
     },
@@ -222,6 +230,7 @@ impl Plan {
             return Err(PlanError::new("root.path", "must not be empty"));
         }
         let linux = spec.linux().as_ref();
+        let readonly = root.readonly().unwrap_or(false);
         let propagation = match linux.and_then(|l| l.rootfs_propagation().as_deref()) {
             None | Some("") => None,
             Some(word) => Some(Propagation::parse(word).ok_or_else(|| {
@@ -240,13 +249,14 @@ impl Plan {
             crate::lsm::check_selinux()
                 .map_err(|reason| PlanError::new("linux.mountLabel", reason))?;
         }
+        let root = host.bundle.join(root.path());
         let mounts = spec
             .mounts()
             .iter()
             .flatten()
             .enumerate()
             .map(|(index, mount)| {
-                Mount::from_spec(mount, host).map_err(|(field, reason)| {
+                Mount::from_spec(mount, host, &root).map_err(|(field, reason)| {
                     PlanError::new(format!("mounts[{index}]{field}"), reason)
                 })
             })
@@ -266,9 +276,10 @@ impl Plan {
                 .collect()
         };
         Ok(Self {
-            root: host.bundle.join(root.path()),
+            root,
             user_namespace: host.user.is_some(),
-            readonly: root.readonly().unwrap_or(false),
+            opened_by_shim: host.maker == Maker::Root,
+            readonly,
             propagation,
             pivot: host.pivot,
             mounts,
@@ -284,11 +295,15 @@ impl Plan {
 type Refusal = (&'static str, String);
 
 impl Mount {
-    fn from_spec(spec: &SpecMount, host: &Host<'_>) -> Result<Self, Refusal> {
+    fn from_spec(spec: &SpecMount, host: &Host<'_>, root: &Path) -> Result<Self, Refusal> {
         if spec.destination().as_os_str().is_empty() {
             return Err((".destination", "must not be empty".into()));
         }
-        let destination = clean(spec.destination());
+        // As the host sees it, some write; runc takes that as well.
+        let mut destination = clean(spec.destination());
+        if let Ok(inside) = destination.strip_prefix(clean(root)) {
+            destination = clean(inside);
+        }
         if destination == Path::new("/") {
             return Err((".destination", "must not be the root itself".into()));
         }
@@ -296,6 +311,7 @@ impl Mount {
             destination,
             kind: Kind::Bind {
                 source: PathBuf::new(),
+                inside: None,
                 recursive: false,
             },
             flags: Flags::default(),
@@ -318,7 +334,7 @@ impl Mount {
                 }
             }
         }
-        mount.kind = mount.kind_of(spec, filesystem, host)?;
+        mount.kind = mount.kind_of(spec, filesystem, host, root)?;
         mount.id_map = mount.id_map(spec, id_map, host)?;
         mount.check_proc()?;
         Ok(mount)
@@ -394,6 +410,7 @@ impl Mount {
         spec: &SpecMount,
         mut filesystem: Filesystem,
         host: &Host<'_>,
+        root: &Path,
     ) -> Result<Kind, Refusal> {
         let source = spec.source().clone().unwrap_or_default();
         let is_bind = self.flags.has(ms::BIND) || filesystem.fstype == "bind";
@@ -413,10 +430,11 @@ impl Mount {
             if source.as_os_str().is_empty() {
                 return Err((".source", "must not be empty for a bind mount".into()));
             }
-            let recursive = self.flags.has(ms::REC);
+            let source = host.bundle.join(source);
             return Ok(Kind::Bind {
-                source: host.bundle.join(source),
-                recursive,
+                inside: clean(&source).strip_prefix(clean(root)).ok().map(clean),
+                source,
+                recursive: self.flags.has(ms::REC),
             });
         }
         if filesystem.fstype.is_empty() {

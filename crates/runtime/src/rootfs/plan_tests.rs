@@ -12,6 +12,7 @@ fn plan_with(cgroups: Option<CgroupView>, spec: Value) -> Result<Plan, PlanError
         pivot: Pivot::PivotRoot,
         cgroups,
         user: None,
+        maker: Maker::Root,
     };
     Plan::from_spec(&spec, &host)
 }
@@ -53,6 +54,7 @@ fn the_default_mounts_are_understood() {
     assert_eq!(dev.params[0], ("mode".into(), Some("755".into())));
     let expected = Kind::Bind {
         source: "/h".into(),
+        inside: None,
         recursive: true,
     };
     assert_eq!(plan.mounts[2].kind, expected);
@@ -65,10 +67,39 @@ fn the_default_mounts_are_understood() {
     );
     let expected = Kind::Bind {
         source: "/b/d".into(),
+        inside: None,
         recursive: true,
     };
     assert_eq!(plan.mounts[3].kind, expected);
     assert_eq!(plan.mounts[3].tree.set, attr::RDONLY);
+}
+
+/// A source in the root is what an earlier mount has put there, also for init of a user namespace.
+#[test]
+fn what_is_in_the_root_is_taken_as_the_container_sees_it() {
+    let mounts = json!([
+        {"destination": "/b/rootfs/../rootfs/x", "source": "/b/rootfs/mnt/./y", "options": ["bind"]},
+        {"destination": "/y", "source": "rootfs", "options": ["bind"]},
+        {"destination": "/z", "source": "rootfs2/z", "options": ["bind"]},
+    ]);
+    let paths = json!({"maskedPaths": ["/a", "/a/", "/b/../a", "/c"]});
+    let plan = plan(mounts, paths).unwrap();
+    assert_eq!(plan.mounts[0].destination, Path::new("/x"));
+    let inside: Vec<_> = plan
+        .mounts
+        .iter()
+        .map(|mount| match &mount.kind {
+            Kind::Bind { inside, .. } => inside.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(inside, [Some("/mnt/y".into()), Some("/".into()), None]);
+    assert_eq!(plan.masked_paths, [Path::new("/a"), Path::new("/c")]);
+    let text = refusal(
+        json!([{"destination": "/b/rootfs", "type": "tmpfs"}]),
+        json!({}),
+    );
+    assert!(text.contains("mounts[0].destination"), "{text}");
 }
 
 #[test]
@@ -258,6 +289,7 @@ fn the_sources_of_id_mapped_mounts_are_opened_by_the_shim_and_with_a_user_namesp
         pivot: Pivot::PivotRoot,
         cgroups: None,
         user: Some(&user),
+        maker: Maker::Root,
     };
     let within = Plan::from_spec(&serde_json::from_value(spec).unwrap(), &host).unwrap();
     assert_eq!(places(&within), [0, 1]);

@@ -32,9 +32,14 @@ pub enum Source<'a> {
 impl Plan {
     /// What the shim is to open, in the order in which it is handed over.
     pub fn sources(&self) -> Vec<Source<'_>> {
-        let inside = self.user_namespace;
+        let inside = self.user_namespace && self.opened_by_shim;
         let mounts = self.mounts.iter().enumerate().filter(|(_, mount)| {
-            matches!(mount.kind, Kind::Bind { .. }) && (inside || mount.id_map.is_some())
+            let bind = match &mount.kind {
+                // What is in the container's root, earlier mounts may have put there.
+                Kind::Bind { inside: own, .. } => inside && own.is_none(),
+                _ => false,
+            };
+            bind || mount.id_map.is_some()
         });
         // Nobody but the host's root makes nodes that work.
         let devices = self
@@ -129,7 +134,10 @@ fn clone_mount(
     mount: &Mount,
     user_namespace: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, Cause> {
-    let Kind::Bind { source, recursive } = &mount.kind else {
+    let Kind::Bind {
+        source, recursive, ..
+    } = &mount.kind
+    else {
         return Err(Cause::Unsafe("has no source"));
     };
     let tree = api.clone_path(source, extent(*recursive))?;

@@ -85,6 +85,7 @@ impl Bundle {
             pivot: Pivot::PivotRoot,
             cgroups,
             user: None,
+            maker: crate::Maker::Root,
         };
         Plan::from_spec(&spec, &host).unwrap()
     }

@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::settling::Settling;
 use crate::container::made::Made;
 use crate::container::spawn::{Descriptors, PidNamespace, set_oom_score, spawn};
-use crate::container::{Bundle, CreateRequest, Inherited, Keyring, Runtime, Stdio};
+use crate::container::{Bundle, CreateRequest, Inherited, Keyring, Maker, Runtime, Stdio};
 use crate::error::{Error, Result};
 use crate::gate::{Fifo, Gate};
 use crate::hooks::Lifecycle;
@@ -63,6 +63,7 @@ impl<'a> Making<'a> {
         };
         let mut state = initial_state(&request.bundle.spec, request, &plan.record);
         state.host_root = plan.host_root.clone();
+        state.rootless = request.maker == Maker::User;
         state.config.cgroups = (&plan.limits).into();
         made.save(&state)?;
         let fifo = match request.gate {
@@ -97,9 +98,17 @@ impl<'a> Making<'a> {
     pub(super) fn make_cgroup(&mut self) -> Result<()> {
         let failed = |attempt| move |source| Error::Cgroup { attempt, source };
         let span = telemetry::span("make cgroup");
-        let cgroup = Cgroup::create(&self.runtime.cgroups, &self.plan.record)
-            .map_err(failed("unable to apply cgroup configuration"))?;
+        let none = self.plan.record.paths().is_empty();
+        let cgroup = match none {
+            true => Cgroup::open(&self.runtime.cgroups, &self.plan.record),
+            false => Cgroup::create(&self.runtime.cgroups, &self.plan.record),
+        }
+        .map_err(failed("unable to apply cgroup configuration"))?;
         let cgroup = self.made.cgroup.insert(cgroup);
+        if none {
+            span.done();
+            return Ok(());
+        }
         self.oom_kills_before = cgroup.oom_kills();
         // Before anybody is in it: CAP_MKNOD is among the default capabilities.
         cgroup
@@ -129,7 +138,13 @@ impl<'a> Making<'a> {
             pid_namespace.map(|(_, fd)| PidNamespace::Path(fd.as_fd())),
         )?;
         let child = self.made.child.insert(child);
-        set_oom_score(child.pid, self.plan.oom_score)?;
+        match set_oom_score(child.pid, self.plan.oom_score) {
+            // Not for everybody to lower; as runc.
+            Err(_) if self.state.rootless => {
+                log::warn!("oomScoreAdj is not for us to set: left out")
+            }
+            other => other?,
+        }
         if let Some(group) = &self.made.intel_rdt {
             group.join(child.pid)?;
         }

@@ -8,9 +8,10 @@ use cgroups::systemd::Extra;
 use cgroups::{Cgroup, DeviceRules, Layout, Limits};
 use oci_spec::runtime::{Process, Spec};
 
+use super::rootless;
 use crate::container::confine::{cgroup_owner, scope_properties};
 use crate::container::spawn::check_terminal;
-use crate::container::{Bundle, CreateRequest, Runtime, Stdio};
+use crate::container::{Bundle, CreateRequest, Maker, Runtime, Stdio};
 use crate::error::{Error, Result};
 use crate::hooks::Lifecycle;
 use crate::host_root::HostRoot;
@@ -60,6 +61,9 @@ pub(super) fn plan(
     let mut plan_of_process = plan_of(spec, process, terminal)?;
     let environment = request.inherited.environment.iter().cloned();
     plan_of_process.env.extend(environment);
+    if request.maker == Maker::User {
+        rootless::check(spec, namespaces)?;
+    }
     let devices_to_move = net_devices::plan(spec, namespaces)?;
     let record = plan_cgroup(runtime, request)?;
     let joined = namespaces.open_joined()?;
@@ -70,6 +74,7 @@ pub(super) fn plan(
         bundle: &request.bundle.path,
         pivot: pivot(request)?,
         user: mappings.as_ref(),
+        maker: request.maker,
         cgroups: cgroup_view(&runtime.cgroups, &record, private_cgroups),
     };
     let rootfs = rootfs::Plan::from_spec(spec, &host)?;
@@ -79,6 +84,9 @@ pub(super) fn plan(
     };
     let linux = spec.linux().as_ref();
     let (devices, limits) = resources::plan(linux.and_then(|linux| linux.resources().as_ref()))?;
+    if request.maker == Maker::User {
+        rootless::check_limits(&limits)?;
+    }
     let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
     let plan = Plan {
         oom_score: process.oom_score_adj(),
@@ -129,6 +137,9 @@ fn pivot(request: &CreateRequest<'_>) -> Result<Pivot> {
 }
 
 fn plan_cgroup(runtime: &Runtime, request: &CreateRequest<'_>) -> Result<cgroups::Record> {
+    if request.maker == Maker::User {
+        return Ok(cgroups::Record::default());
+    }
     let linux = request.bundle.spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
     Cgroup::plan(
@@ -178,6 +189,10 @@ fn cgroup_view(
     record: &cgroups::Record,
     private_namespace: bool,
 ) -> Option<rootfs::CgroupView> {
+    if record.paths().is_empty() {
+        // Nothing of the host's may be seen in its place.
+        return Some(rootfs::CgroupView::Split(Vec::new()));
+    }
     let mut places = layout.hierarchies().iter().filter_map(|hierarchy| {
         let key = match hierarchy.kind() {
             cgroups::Kind::Controllers(controllers) => controllers.first()?.as_str(),

@@ -52,16 +52,7 @@ impl Settling {
             channel.signal(Kind::Mapped, &[])?;
         }
         if let Some(gate) = self.gate {
-            let mut fds = answer(channel, Kind::Born, child, "create")?;
-            let pidfd = fds
-                .pop()
-                .ok_or_else(|| Error::Protocol("Born without pidfd".to_owned()))?;
-            let born = adopt(pidfd)?;
-            gate.born(born.pid);
-            let first = std::mem::replace(child, born);
-            reaper::wait_for(first.pid, &first.pidfd)
-                .attempt(|| "wait for the first process of init")?;
-            channel.signal(Kind::Adopted, &[])?;
+            take_over(channel, child, gate, "create")?;
         }
         if let Some(rootfs) = self.rootfs {
             answer(channel, Kind::Placed, child, "create")?;
@@ -69,6 +60,24 @@ impl Settling {
         }
         Ok(())
     }
+}
+
+/// Takes over the process that has taken init's place; `gate` was begun before it could be there.
+pub(in crate::container) fn take_over(
+    channel: &Channel,
+    child: &mut Child,
+    gate: reaper::Spawning,
+    phase: &'static str,
+) -> Result<()> {
+    let mut fds = answer(channel, Kind::Born, child, phase)?;
+    let pidfd = fds
+        .pop()
+        .ok_or_else(|| Error::Protocol("Born without pidfd".to_owned()))?;
+    let born = adopt(pidfd)?;
+    gate.born(born.pid);
+    let first = std::mem::replace(child, born);
+    reaper::wait_for(first.pid, &first.pidfd).attempt(|| "wait for the first process of init")?;
+    channel.signal(Kind::Adopted, &[])
 }
 
 fn send_sources(channel: &Channel, child: &Child, rootfs: &rootfs::Plan) -> Result<()> {

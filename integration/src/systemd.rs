@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::failure::{Failure, Outcome, SOON, failed, wait_until};
+use crate::failure::{Failure, Outcome, failed, wait_until};
 use crate::host;
 
 /// Does systemd run this machine? As sd_booted(3).
@@ -26,6 +26,9 @@ pub fn required() -> Outcome {
     }
 }
 
+/// How long a unit is waited for: systemd has more to do than we have asked for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What systemctl says when systemd executes itself anew, as another test makes it do.
 const ANEW: [&str; 6] = [
     "Broken pipe",
@@ -41,7 +44,7 @@ const ANEW: [&str; 6] = [
 /// # Errors
 /// With what it says, when it fails.
 pub fn systemctl(args: &[&str]) -> Outcome<String> {
-    let end = Instant::now() + SOON;
+    let end = Instant::now() + PATIENCE;
     loop {
         let output = Command::new("systemctl").args(args).output()?;
         if output.status.success() {
@@ -81,7 +84,7 @@ pub fn expect(unit: &str, wanted: &[(&str, &str)]) -> Outcome {
 /// # Errors
 /// When it does not become so.
 pub fn wait_for(unit: &str, name: &str, value: &str) -> Outcome {
-    let reached = wait_until(SOON, "", || {
+    let reached = wait_until(PATIENCE, "", || {
         (property(unit, name).ok()? == value).then_some(())
     });
     reached.map_err(|_| {

@@ -120,7 +120,7 @@ impl<'a> Service<'a> {
 
     fn wait_said(&self, name: &str) -> Outcome {
         let path = self.gate.join(name);
-        let said = wait_until(SOON, "", || path.exists().then_some(()));
+        let said = wait_until(systemd::PATIENCE, "", || path.exists().then_some(()));
         said.map_err(|_| failed(format!("{name} was not said; {}", self.status())))
     }
 

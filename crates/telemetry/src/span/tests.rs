@@ -112,6 +112,16 @@ fn a_span_costs_little() {
         .unwrap();
     call.forget();
     println!("a span takes {} ns", best.as_nanos());
+    let begin = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        std::hint::black_box(recorder::now());
+    }
+    // The clock is read twice. Where that is a system call (User Mode Linux) there is nothing else to see.
+    let clocks = begin.elapsed() / ROUNDS * 4;
     // Ten times the budget: this is a debug build, on a machine with other things to do.
-    assert!(best.as_micros() < 10, "{best:?}");
+    let limit = std::time::Duration::from_micros(10) + clocks;
+    assert!(
+        best < limit,
+        "{best:?}, of which the clock takes {clocks:?}"
+    );
 }

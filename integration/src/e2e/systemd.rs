@@ -103,6 +103,15 @@ pub(super) fn on_v2() -> bool {
     PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// How systemd is renewed beside containers. That it executes itself anew is too much for runc in the
+/// tests that run at the same time.
+pub(super) fn renewals(lab: &Lab) -> &'static [&'static str] {
+    match lab.is_reference() {
+        true => &["daemon-reload"],
+        false => &["daemon-reload", "daemon-reexec"],
+    }
+}
+
 fn without_systemd_its_driver_is_refused(lab: &Lab) -> Outcome {
     if systemd::is_running() {
         return Err(Failure::Exempt("systemd runs here".to_owned()));
@@ -131,13 +140,16 @@ fn a_container_is_a_scope_with_its_limits(lab: &Lab) -> Outcome {
             ("ActiveState", "active"),
             ("Slice", SLICE),
             ("Delegate", "yes"),
-            ("CollectMode", "inactive-or-failed"),
             ("TasksMax", "25"),
             // systemd counts in whole percents.
             ("CPUQuotaPerSecUSec", "510ms"),
             ("ControlGroup", &format!("{SLICE_PATH}/{unit}")),
         ],
     )?;
+    if !lab.is_reference() {
+        // Gone when it has ended, however it has.
+        systemd::expect(&unit, &[("CollectMode", "inactive-or-failed")])?;
+    }
     if on_v2() {
         systemd::expect(&unit, &[("MemoryMax", &(64 * MIB).to_string())])?;
         systemd::expect(&unit, &[("MemoryLow", &(32 * MIB).to_string())])?;
@@ -364,7 +376,9 @@ fn a_killed_shim_leaves_no_scope(lab: &Lab) -> Outcome {
     let container = scoped(lab, lab.script("sleep 1000 & sleep 1000")).start()?;
     let (id, unit) = (container.id().to_owned(), unit(lab, container.id()));
     host::signal(lab.shim_pid(&id)?, Signal::KILL);
-    assert_eq!(lab.events().wait_for(&id, "delete")?.status, 137);
+    let status = lab.events().wait_for(&id, "delete")?.status;
+    // runc waits for systemd as long as that takes, and containerd does not wait for runc.
+    assert!(status == 137 || lab.is_reference(), "{status}");
     wait_until(SOON, "containerd to forget it", || {
         container.state().is_err().then_some(())
     })?;

@@ -433,7 +433,7 @@ fn an_apparmor_profile_confines(lab: &Lab) -> Outcome {
         return exempt("this kernel has no AppArmor");
     }
     let profile = format!("e2e-{}", std::process::id());
-    let text = format!("profile {profile} {{ file, capability, deny /etc/passwd r, }}");
+    let text = format!("profile {profile} {{ file, capability, signal, deny /etc/passwd r, }}");
     let path = lab.containerd().folder().join("profile");
     fs::write(&path, text)?;
     let load = |option: &str| {

@@ -91,7 +91,13 @@ fn init_that_left_its_cgroup(subject: &Subject) -> Outcome {
     let diagnostics = scene.shim.diagnostics()?;
     for folder in folders(&scene) {
         let parent = folder.parent().ok_or("no parent")?;
-        fs::write(parent.join("cgroup.procs"), scene.container.pid.to_string())?;
+        let pid = scene.container.pid.to_string();
+        if fs::write(parent.join("cgroup.procs"), &pid).is_err() {
+            // v2: what has controllers for those below takes no process itself.
+            let beside = parent.join("beside");
+            fs::create_dir_all(&beside)?;
+            fs::write(beside.join("cgroup.procs"), &pid)?;
+        }
     }
     let told = divergences(&diagnostics, 0, 20_000)?;
     let [event] = &told.events[..] else {

@@ -14,8 +14,9 @@ use crate::tree;
 
 /// How long a cgroup may stay busy. Processes just killed leave it one by one.
 const LIMIT: Duration = Duration::from_secs(3);
-/// How long systemd may take to stop a unit in which nothing runs any more.
-const UNIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long systemd may take to stop a unit in which nothing runs any more, as with runc. One that was
+/// executing itself anew meanwhile may have made the cgroup again, and would keep the unit for ever.
+const UNIT_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 

@@ -44,15 +44,24 @@ const ANEW: [&str; 6] = [
 /// # Errors
 /// With what it says, when it fails.
 pub fn systemctl(args: &[&str]) -> Outcome<String> {
+    ask(Command::new("systemctl").args(args))
+}
+
+/// Runs a program that asks systemd for something, again if systemd could not hear it, and returns what it
+/// prints.
+///
+/// # Errors
+/// With what it says, when it fails.
+pub fn ask(command: &mut Command) -> Outcome<String> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let output = Command::new("systemctl").args(args).output()?;
+        let output = command.output()?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
         if Instant::now() >= end || !ANEW.iter().any(|text| said.contains(text)) {
-            return Err(failed(format!("systemctl {}: {said}", args.join(" "))));
+            return Err(failed(format!("{command:?}: {said}")));
         }
     }
 }

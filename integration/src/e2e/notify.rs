@@ -75,10 +75,7 @@ impl<'a> Service<'a> {
             .args(["-p", "DelegateSubgroup=ctr", "-p", "TimeoutStopSec=20"])
             .args(properties.iter().flat_map(|property| ["-p", property]));
         service.add_ctr(&mut command, &notify, socket, script);
-        let output = command.output()?;
-        if !output.status.success() {
-            return Err(failed(format!("systemd-run: {}", text(&output))));
-        }
+        systemd::ask(&mut command)?;
         Ok(service)
     }
 

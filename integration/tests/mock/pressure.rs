@@ -17,6 +17,10 @@ pub(crate) const TESTS: &[Test] = &[
         memory_pressure_is_told_to_diagnostics_only,
     ),
     ours(
+        "memory_pressure_at_a_limit_is_told_unasked",
+        memory_pressure_at_a_limit_is_told_unasked,
+    ),
+    ours(
         "memory_pressure_of_triggers_is_told",
         memory_pressure_of_triggers_is_told,
     ),
@@ -106,6 +110,15 @@ fn memory_pressure_is_told_to_diagnostics_only(subject: &Subject) -> Outcome {
     texts.retain(|text| text != "oom");
     assert_eq!(texts, ["create", "start", "exit 137"]);
     scene.finish()
+}
+
+/// On v2 from the moment on when the limit is hit.
+fn memory_pressure_at_a_limit_is_told_unasked(subject: &Subject) -> Outcome {
+    let disk = disk()?;
+    let scene = Scene::created(subject, &short_of_memory(&disk), StdioKind::Null)?;
+    let diagnostics = scene.shim.diagnostics()?;
+    under_pressure(&scene, &diagnostics)?;
+    scene.end()
 }
 
 fn memory_pressure_of_triggers_is_told(subject: &Subject) -> Outcome {

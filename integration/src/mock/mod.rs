@@ -50,7 +50,7 @@ pub use container::{Container, Exec};
 pub use diagnostics_client::Diagnostics;
 pub use error::{CallError, Error, Result};
 pub use events::{Event, EventServer, Recorded};
-pub use orphans::{run as run_for_output, run_to_end};
+pub use orphans::{Owned, run as run_for_output, run_to_end, spawn};
 pub use process::{Process, Usage};
 pub use shim::Shim;
 pub use spec::Spec;

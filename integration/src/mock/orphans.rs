@@ -68,11 +68,16 @@ fn reap() {
 }
 
 /// A child that is not reaped behind its owner's back.
+///
+/// Killed and waited for when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Owned(Option<Child>);
+pub struct Owned(Option<Child>);
 
 /// Executes a command.
-pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Owned> {
+///
+/// # Errors
+/// Those of [`Command::spawn`].
+pub fn spawn(command: &mut Command) -> std::io::Result<Owned> {
     let mut owned = owned();
     let child = command.spawn()?;
     owned.push(child.id());
@@ -99,6 +104,11 @@ pub fn run_to_end(command: &mut Command) -> std::io::Result<()> {
 }
 
 impl Owned {
+    /// Its number; 0 once somebody has waited for it.
+    pub fn id(&self) -> u32 {
+        self.0.as_ref().map_or(0, Child::id)
+    }
+
     /// The child's standard input, once.
     pub(crate) fn stdin(&mut self) -> Option<std::process::ChildStdin> {
         self.0.as_mut()?.stdin.take()
@@ -113,7 +123,10 @@ impl Owned {
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(mut self) -> std::io::Result<ExitStatus> {
+    ///
+    /// # Errors
+    /// Those of [`Child::wait`].
+    pub fn wait(mut self) -> std::io::Result<ExitStatus> {
         match self.0.as_mut() {
             Some(child) => child.wait(),
             None => Err(std::io::ErrorKind::NotFound.into()),

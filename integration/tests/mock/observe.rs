@@ -4,13 +4,13 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use integration::mock::api::CreateTaskResponse;
 use integration::mock::diagnostics::v1;
-use integration::mock::{Diagnostics, Spec, StdioKind, Subject, World};
+use integration::mock::{Diagnostics, Spec, StdioKind, Subject, World, spawn};
 use serde_json::Value;
 
 use crate::scene::{ID, Scene};
@@ -115,23 +115,12 @@ fn init_that_left_its_cgroup(subject: &Subject) -> Outcome {
     scene.end()
 }
 
-/// A process of the test's own; ends with it.
-struct Stranger(Child);
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        // It has ended already if the cgroup was killed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn process_left_after_the_exit(subject: &Subject) -> Outcome {
     let scene = scene(subject, &Spec::idle(), &[OFTEN])?;
     let diagnostics = scene.shim.diagnostics()?;
-    let stranger = Stranger(Command::new("sleep").arg("1000").spawn()?);
+    let stranger = spawn(Command::new("sleep").arg("1000"))?;
     for folder in folders(&scene) {
-        fs::write(folder.join("cgroup.procs"), stranger.0.id().to_string())?;
+        fs::write(folder.join("cgroup.procs"), stranger.id().to_string())?;
     }
     scene.container.kill(9)?;
     scene.container.wait()?;
@@ -164,8 +153,7 @@ fn kill_that_is_not_published(subject: &Subject) -> Outcome {
             .collect::<Vec<_>>()
             .join(" ")
     );
-    let mut hungry = Stranger(Command::new("sh").args(["-c", &script]).spawn()?);
-    hungry.0.wait()?;
+    spawn(Command::new("sh").args(["-c", &script]))?.wait()?;
     let told = divergences(&diagnostics, 0, 20_000)?;
     assert!(
         told.events[0].text.contains("no OOM is published"),

@@ -165,6 +165,8 @@ fn an_exit_after_the_restart_is_told(lab: &Lab) -> Outcome {
     let lab = &lab.another()?;
     let container = lab.container(["sleep", "1000"]).start()?;
     let id = container.id().to_owned();
+    // Else the start may be told after the restart.
+    lab.expect_events(&id, "create start")?;
     lab.containerd().kill()?;
     lab.launch_again()?;
     container.exec("e", ["true"]).run()?;

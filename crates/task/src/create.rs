@@ -155,6 +155,7 @@ impl Server {
 
     /// Gives a process its streams and starts to relay them.
     pub(crate) fn adopt_io(&mut self, id: &str, exec_id: Option<&str>, mut io: ProcessIo) {
+        // Not by known_process: the epoll is needed besides.
         let Some(process) = self
             .containers
             .get_mut(id)
@@ -205,11 +206,7 @@ impl Server {
     /// Lets a process's client send. Whoever calls this knows that containerd finds the process: a
     /// `CloseIO` may follow at once.
     pub(crate) fn begin_input(&mut self, id: &str, exec_id: Option<&str>) {
-        let Some(process) = self
-            .containers
-            .get_mut(id)
-            .and_then(|container| container.process_mut(exec_id))
-        else {
+        let Some(process) = self.known_process(id, exec_id) else {
             return;
         };
         let key = process.key;

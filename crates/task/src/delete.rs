@@ -93,11 +93,7 @@ impl Server {
             exec: exec_id.map(str::to_owned),
         };
         let limit = self.timers.set(Instant::now() + DRAIN, timer);
-        let Some(process) = self
-            .containers
-            .get_mut(id)
-            .and_then(|container| container.process_mut(exec_id))
-        else {
+        let Some(process) = self.known_process(id, exec_id) else {
             return;
         };
         let since = telemetry::recorder::now();
@@ -111,11 +107,7 @@ impl Server {
 
     /// The second half of a Delete.
     pub(crate) fn drained(&mut self, id: &str, exec_id: Option<&str>) {
-        let Some(process) = self
-            .containers
-            .get_mut(id)
-            .and_then(|container| container.process_mut(exec_id))
-        else {
+        let Some(process) = self.known_process(id, exec_id) else {
             return;
         };
         let Some(Draining { to, limit, since }) = process.draining.take() else {

@@ -24,11 +24,7 @@ impl Server {
         if name.exec.is_none() {
             self.end_notify(&name.container);
         }
-        let Some(process) = self
-            .containers
-            .get_mut(&name.container)
-            .and_then(|container| container.process_mut(name.exec.as_deref()))
-        else {
+        let Some(process) = self.known_process(&name.container, name.exec.as_deref()) else {
             return;
         };
         let (Some(pidfd), Some(pid)) = (process.pidfd.clone(), Pid::from_raw(process.pid)) else {
@@ -141,11 +137,7 @@ impl Server {
         exec_id: Option<&str>,
         exited: Exited,
     ) -> Vec<crate::container::Waiter> {
-        let Some(process) = self
-            .containers
-            .get_mut(id)
-            .and_then(|container| container.process_mut(exec_id))
-        else {
+        let Some(process) = self.known_process(id, exec_id) else {
             return Vec::new();
         };
         process.phase = Phase::Stopped(exited);
@@ -167,11 +159,7 @@ impl Server {
         let Some(ProcessName { container, exec }) = self.processes.get(&key).cloned() else {
             return;
         };
-        let Some(process) = self
-            .containers
-            .get_mut(&container)
-            .and_then(|container| container.process_mut(exec.as_deref()))
-        else {
+        let Some(process) = self.known_process(&container, exec.as_deref()) else {
             return;
         };
         let Some(io) = &mut process.io else { return };

@@ -210,49 +210,7 @@ fn of_shim(out: &mut Exposition, labels: &Labels<'_>, said: &Said, kept: &Kept) 
         labels,
         containers,
     );
-    if let Some(publisher) = said.overview.queues.publisher.as_ref() {
-        let pending = (
-            "shim_events_pending",
-            "",
-            "Events that containerd has not taken yet.",
-        );
-        out.add(Kind::Gauge, pending, labels, publisher.pending as f64);
-        let outage = (
-            "shim_events_outage_seconds",
-            "seconds",
-            "Since when containerd takes none.",
-        );
-        out.add(
-            Kind::Gauge,
-            outage,
-            labels,
-            publisher.outage_ns as f64 / 1e9,
-        );
-        for (family, value) in [
-            (
-                ("shim_events_published", "", "Events for containerd."),
-                publisher.published,
-            ),
-            (
-                ("shim_events_delivered", "", "Events that containerd took."),
-                publisher.delivered,
-            ),
-            (
-                ("shim_events_retries", "", "Tries to publish that failed."),
-                publisher.failures,
-            ),
-            (
-                (
-                    "shim_events_refused",
-                    "",
-                    "Events that containerd will never take.",
-                ),
-                publisher.refused,
-            ),
-        ] {
-            out.add(Kind::Counter, family, labels, value as f64);
-        }
-    }
+    of_publisher(out, labels, said);
     if let Some(workers) = said.overview.queues.workers.as_ref() {
         let threads = ("shim_worker_threads", "", "Threads for what blocks.");
         out.add(Kind::Gauge, threads, labels, f64::from(workers.threads));
@@ -277,6 +235,54 @@ fn of_shim(out: &mut Exposition, labels: &Labels<'_>, said: &Said, kept: &Kept) 
     for (name, histogram) in &kept.took {
         let with = [labels, &[("operation", name.as_str())]].concat();
         out.add_histogram(took, &with, histogram);
+    }
+}
+
+/// Events on their way to containerd.
+fn of_publisher(out: &mut Exposition, labels: &Labels<'_>, said: &Said) {
+    let Some(publisher) = said.overview.queues.publisher.as_ref() else {
+        return;
+    };
+    let pending = (
+        "shim_events_pending",
+        "",
+        "Events that containerd has not taken yet.",
+    );
+    out.add(Kind::Gauge, pending, labels, publisher.pending as f64);
+    let outage = (
+        "shim_events_outage_seconds",
+        "seconds",
+        "Since when containerd takes none.",
+    );
+    out.add(
+        Kind::Gauge,
+        outage,
+        labels,
+        publisher.outage_ns as f64 / 1e9,
+    );
+    for (family, value) in [
+        (
+            ("shim_events_published", "", "Events for containerd."),
+            publisher.published,
+        ),
+        (
+            ("shim_events_delivered", "", "Events that containerd took."),
+            publisher.delivered,
+        ),
+        (
+            ("shim_events_retries", "", "Tries to publish that failed."),
+            publisher.failures,
+        ),
+        (
+            (
+                "shim_events_refused",
+                "",
+                "Events that containerd will never take.",
+            ),
+            publisher.refused,
+        ),
+    ] {
+        out.add(Kind::Counter, family, labels, value as f64);
     }
 }
 
@@ -335,9 +341,14 @@ fn of_container(
             f64::from(u8::from(notify.ready)),
         );
     }
-    let Some(stats) = stats.filter(|stats| stats.error.is_empty()) else {
-        return;
-    };
+    if let Some(stats) = stats.filter(|stats| stats.error.is_empty()) {
+        of_use(out, &labels, stats);
+        of_traffic(out, &labels, stats);
+    }
+}
+
+/// Processor, memory, processes.
+fn of_use(out: &mut Exposition, labels: &Labels<'_>, stats: &ContainerStats) {
     if let Some(cpu) = stats.cpu.as_ref() {
         for (family, ns) in [
             (
@@ -361,7 +372,7 @@ fn of_container(
                 cpu.throttled_ns,
             ),
         ] {
-            out.add(Kind::Counter, family, &labels, ns as f64 / 1e9);
+            out.add(Kind::Counter, family, labels, ns as f64 / 1e9);
         }
     }
     if let Some(memory) = stats.memory.as_ref() {
@@ -391,22 +402,35 @@ fn of_container(
                 memory.swap_usage,
             ),
         ] {
-            out.add(Kind::Gauge, family, &labels, bytes as f64);
+            out.add(Kind::Gauge, family, labels, bytes as f64);
         }
         let hits = (
             "container_memory_limit_hits",
             "",
             "How often the limit was hit.",
         );
-        out.add(Kind::Counter, hits, &labels, memory.max_events as f64);
+        out.add(Kind::Counter, hits, labels, memory.max_events as f64);
     }
     if let Some(pids) = stats.pids.as_ref() {
         let family = ("container_pids", "", "Processes and threads.");
-        out.add(Kind::Gauge, family, &labels, pids.current as f64);
+        out.add(Kind::Gauge, family, labels, pids.current as f64);
     }
+    for (resource, pressure) in [
+        ("cpu", stats.cpu_pressure.as_ref()),
+        ("memory", stats.memory_pressure.as_ref()),
+        ("io", stats.io_pressure.as_ref()),
+    ] {
+        if let Some(pressure) = pressure {
+            of_pressure(out, labels, resource, pressure);
+        }
+    }
+}
+
+/// Block devices and the network.
+fn of_traffic(out: &mut Exposition, labels: &Labels<'_>, stats: &ContainerStats) {
     for io in &stats.io {
         let device = format!("{}:{}", io.major, io.minor);
-        let with = [&labels[..], &[("device", device.as_str())]].concat();
+        let with = [labels, &[("device", device.as_str())]].concat();
         let read = (
             "container_io_read_bytes",
             "bytes",
@@ -426,22 +450,13 @@ fn of_container(
         "bytes",
         "Received from the network.",
     );
-    out.add(Kind::Counter, family, &labels, received as f64);
+    out.add(Kind::Counter, family, labels, received as f64);
     let family = (
         "container_network_sent_bytes",
         "bytes",
         "Sent to the network.",
     );
-    out.add(Kind::Counter, family, &labels, sent as f64);
-    for (resource, pressure) in [
-        ("cpu", stats.cpu_pressure.as_ref()),
-        ("memory", stats.memory_pressure.as_ref()),
-        ("io", stats.io_pressure.as_ref()),
-    ] {
-        if let Some(pressure) = pressure {
-            of_pressure(out, &labels, resource, pressure);
-        }
-    }
+    out.add(Kind::Counter, family, labels, sent as f64);
 }
 
 /// How often the kernel has said that memory gets short.

@@ -14,7 +14,7 @@ use crate::Error;
 use crate::host::{Host, Outgoing, Sender};
 use crate::members::Members;
 use crate::message::{self, Datagram, LONGEST, Message};
-use crate::server::Server;
+use crate::server::{Place, Server};
 use crate::setting::Setting;
 use crate::state::State;
 
@@ -24,6 +24,10 @@ const BATCH: usize = 32;
 const LAST_BATCH: usize = 1024;
 /// How many news are told in each second.
 const NEWS: u32 = 10;
+
+/// The signals that ask a service to end, in the numbers of the host's C library: SIGINT, SIGQUIT,
+/// SIGKILL, SIGTERM, SIGPWR, and SIGRTMIN+3, which systemd knows as init.
+const STOP_SIGNALS: [i32; 6] = [2, 3, 9, 15, 30, 37];
 
 /// How a relay is to be driven on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,19 @@ impl Relay {
     /// # Errors
     /// The directory or the socket cannot be made, or the host's address is none.
     pub fn new(directory: &Path, setting: &Setting) -> Result<Option<Self>, Error> {
+        Self::at(Place::Made(directory.to_owned()), setting)
+    }
+
+    /// As [`Relay::new`], with the socket in a directory that is there already: that of a container
+    /// which waits to be started.
+    ///
+    /// # Errors
+    /// As [`Relay::new`].
+    pub fn within(directory: &Path, setting: &Setting) -> Result<Option<Self>, Error> {
+        Self::at(Place::Found(directory.to_owned()), setting)
+    }
+
+    fn at(place: Place, setting: &Setting) -> Result<Option<Self>, Error> {
         let host = match setting {
             Setting::Off => return Ok(None),
             Setting::Local => None,
@@ -62,7 +79,7 @@ impl Relay {
             Setting::Named(address) => Some(Host::new(address, Sender::Init)?),
         };
         Ok(Some(Self {
-            server: Some(Server::bind(directory)?),
+            server: Some(Server::bind(place)?),
             host,
             init: None,
             pending: VecDeque::new(),
@@ -97,8 +114,15 @@ impl Relay {
         self.pass(BATCH, &members)
     }
 
-    /// The container ends by our doing: says so, unless it has said so itself.
-    pub fn stopping(&mut self) {
+    /// The container's init is about to get a signal. If it is one that ends a service, the
+    /// container ends by our doing: says so, unless it has said so itself.
+    pub fn signalled(&mut self, signal: i32) {
+        if STOP_SIGNALS.contains(&signal) {
+            self.stopping();
+        }
+    }
+
+    fn stopping(&mut self) {
         if self.server.is_none() || self.state.stopping {
             return;
         }

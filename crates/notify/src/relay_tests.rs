@@ -324,8 +324,13 @@ fn what_is_too_long_or_no_message_is_refused() {
 #[test]
 fn our_stopping_is_said_once_and_the_last_words_are_passed_on() {
     let mut scene = Scene::new();
-    scene.relay.stopping();
-    scene.relay.stopping();
+    for signal in [1, 10, 12, 17, 28, 0] {
+        scene.relay.signalled(signal);
+        assert_eq!(scene.at_host(), None, "{signal}");
+    }
+    for signal in [2, 3, 9, 15, 30, 37] {
+        scene.relay.signalled(signal);
+    }
     assert_eq!(scene.at_host().as_deref(), Some("STOPPING=1"));
     assert_eq!(scene.at_host(), None);
     scene.send("STATUS=last words");
@@ -335,8 +340,24 @@ fn our_stopping_is_said_once_and_the_last_words_are_passed_on() {
     assert!(scene.client.send(b"READY=1").is_err());
     assert!(!scene.folder.path().join("notify").exists());
     assert_eq!(scene.relay.state().status, "last words");
-    scene.relay.stopping();
+    scene.relay.signalled(15);
     assert_eq!(scene.at_host(), None);
+}
+
+#[test]
+fn a_directory_that_was_there_stays_and_an_old_socket_makes_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path();
+    let relay = || Relay::within(directory, &Setting::Local).unwrap().unwrap();
+    let old = relay();
+    let mut new = relay();
+    let client = UnixDatagram::unbound().unwrap();
+    client.send_to(b"READY=1", directory.join(SOCKET)).unwrap();
+    assert_eq!(new.drive(HERE), Progress::Idle);
+    assert!(new.state().ready && !old.state().ready);
+    new.end(HERE);
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 0);
+    assert!(Relay::within(&directory.join("none"), &Setting::Local).is_err());
 }
 
 #[test]

@@ -20,13 +20,50 @@ use crate::{Error, SOCKET};
 #[derive(Debug)]
 pub(crate) struct Server {
     socket: OwnedFd,
-    directory: PathBuf,
+    place: Place,
+}
+
+/// Where the socket is, and what goes with it.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// A directory that is made for it.
+    Made(PathBuf),
+    /// A directory that is there already, perhaps mounted into the container, and stays.
+    Found(PathBuf),
+}
+
+impl Place {
+    fn directory(&self) -> &Path {
+        let (Self::Made(directory) | Self::Found(directory)) = self;
+        directory
+    }
+
+    /// Makes it ready for a new socket: what an earlier one left is gone.
+    fn prepare(&self) -> std::io::Result<()> {
+        self.clear()?;
+        match self {
+            Self::Made(directory) => make(directory),
+            Self::Found(_) => Ok(()),
+        }
+    }
+
+    fn clear(&self) -> std::io::Result<()> {
+        let cleared = match self {
+            Self::Made(directory) => fs::remove_dir_all(directory),
+            Self::Found(directory) => fs::remove_file(directory.join(SOCKET)),
+        };
+        match cleared {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Server {
-    /// Makes the directory and the socket in it, instead of what was there.
-    pub(crate) fn bind(directory: &Path) -> Result<Self, Error> {
-        make(directory).map_err(|source| Error::Directory {
+    /// Makes the socket, instead of what was there.
+    pub(crate) fn bind(place: Place) -> Result<Self, Error> {
+        let directory = place.directory();
+        place.prepare().map_err(|source| Error::Directory {
             path: directory.to_owned(),
             source,
         })?;
@@ -42,10 +79,7 @@ impl Server {
         let path = directory.join(SOCKET);
         let address = Address::of(&path)?;
         rustix::net::bind(&socket, &address.socket).call("bind", || format!("{path:?}"))?;
-        let server = Self {
-            socket,
-            directory: directory.to_owned(),
-        };
+        let server = Self { socket, place };
         // The directory is ours alone so far: nothing else can be in the socket's place.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).map_err(|source| {
             Error::Directory {
@@ -71,20 +105,12 @@ impl AsFd for Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Whatever is left goes with the bundle.
-        let _ = remove(&self.directory);
+        let _ = self.place.clear();
     }
 }
 
 fn make(directory: &Path) -> std::io::Result<()> {
-    remove(directory)?;
     fs::create_dir(directory)?;
     // The umask may be strict, and the container's user is none of ours.
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755))
-}
-
-fn remove(directory: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use runtime::gate::Gate;
 use runtime::rootfs::Pivot;
-use runtime::{Bundle, Container, CreateRequest, Keyring, Runtime};
+use runtime::{Bundle, Container, CreateRequest, Keyring, Runtime, Status};
 
 use crate::Code;
 use crate::args::Parsed;
@@ -14,6 +14,7 @@ use crate::common::{Common, write_pid_file};
 use crate::error::{Attempt as _, CREATE_FAILED, Error, RUN_FAILED, of_verb, system};
 use crate::foreground::{Foreground, Signals};
 use crate::inherited;
+use crate::notify::{self, Listener};
 use crate::terminal::{Console, Wait, send_pidfd};
 
 /// What `create` and `run` are given.
@@ -56,7 +57,9 @@ impl<'a> Request<'a> {
         parsed: &Parsed,
         wait: Wait,
     ) -> Result<(Container, Console, Option<OwnedFd>), Error> {
-        let bundle = Bundle::load(&self.bundle)?;
+        let mut bundle = Bundle::load(&self.bundle)?;
+        let directory = common.directory(self.id)?;
+        let socket_directory = notify::prepare(&mut bundle, &directory);
         let process = bundle.spec().process().as_ref();
         let terminal = process
             .and_then(|process| process.terminal())
@@ -67,7 +70,8 @@ impl<'a> Request<'a> {
             CreateRequest {
                 id: self.id,
                 bundle: &bundle,
-                directory: common.directory(self.id)?,
+                directory,
+                socket_directory,
                 gate: Gate::Fifo,
                 stdio: console.stdio()?,
                 inherited: inherited::take(parsed)?,
@@ -137,13 +141,15 @@ fn create_and_start(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
     }
     let (runtime, log) = common.runtime()?;
     let (container, console, master) = request.create(common, &runtime, parsed, wait)?;
+    let directory = common.directory(request.id)?;
     let started = console.attach(master).and_then(|relay| {
         request.announce(&container)?;
+        let notify = Listener::new(&container, &directory)?;
         container.start()?;
-        Ok(relay)
+        Ok((relay, notify))
     });
-    let relay = match started {
-        Ok(relay) => relay,
+    let (relay, notify) = match started {
+        Ok(started) => started,
         Err(error) => {
             undo(&container);
             return Err(error);
@@ -151,6 +157,7 @@ fn create_and_start(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
     };
     drop(log);
     let Some(signals) = signals else {
+        notify.map_or(Ok(()), Listener::wait_until_ready)?;
         return Ok(0);
     };
     let pidfd = container
@@ -161,6 +168,7 @@ fn create_and_start(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
         pid: container.pid,
         pidfd,
         relay,
+        notify,
     };
     let code = foreground.wait(&signals)?;
     if !parsed.is_set("keep") {
@@ -179,6 +187,16 @@ fn adopt_orphans() -> Result<(), Error> {
 
 /// `start`.
 pub(crate) fn start(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
-    common.stored(parsed.id())?.start()?;
+    let stored = common.stored(parsed.id())?;
+    let directory = common.directory(parsed.id())?;
+    // One that is not waiting to be started says so itself.
+    if !notify::is_wanted(&directory) || stored.status() != Status::Created {
+        stored.start()?;
+        return Ok(0);
+    }
+    let container = stored.container()?;
+    let notify = Listener::new(&container, &directory)?;
+    stored.start()?;
+    notify.map_or(Ok(()), Listener::wait_until_ready)?;
     Ok(0)
 }

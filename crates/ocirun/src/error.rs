@@ -15,6 +15,9 @@ pub(crate) enum Error {
     /// The library refused or failed.
     #[error("{}", chain(.0))]
     Runtime(#[from] runtime::Error),
+    /// The container cannot be listened to.
+    #[error("notify socket: {}", causes(.0))]
+    Notify(#[from] notify::Error),
     /// A verb that says its name, as runc's do.
     #[error("{prefix}: {source}")]
     Verb {
@@ -73,6 +76,17 @@ pub(crate) fn of_verb<T>(prefix: &'static str, result: Result<T, Error>) -> Resu
 /// The library's messages hold their causes already.
 fn chain(error: &runtime::Error) -> String {
     error.to_string()
+}
+
+/// A message with its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
 }
 
 /// Says what was attempted when an I/O operation fails.

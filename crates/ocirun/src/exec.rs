@@ -69,6 +69,7 @@ fn execute(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
             pid: exec.pid,
             pidfd: exec.pidfd,
             relay,
+            notify: None,
         }
         .wait(&signals),
     }

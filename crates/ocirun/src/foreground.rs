@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A process whose end is waited for: its signals, its terminal, its exit status.
+//! A process whose end is waited for: its signals, its terminal, its words, its exit status.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -9,6 +9,7 @@ use sys::Call as _;
 
 use crate::Code;
 use crate::error::{Error, system};
+use crate::notify::Listener;
 use crate::terminal::{Interest, Relay};
 
 const SIGCHLD: i32 = 17;
@@ -37,18 +38,22 @@ impl Signals {
 }
 
 /// A process that is waited for.
-pub(crate) struct Foreground {
+pub(crate) struct Foreground<'a> {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) relay: Option<Relay>,
+    pub(crate) notify: Option<Listener<'a>>,
 }
 
-impl Foreground {
+impl Foreground<'_> {
     /// Passes on signals and the terminal's bytes until the process has ended; its exit status.
     pub(crate) fn wait(mut self, signals: &Signals) -> Result<Code, Error> {
         while !self.step(signals)? {}
         if let Some(relay) = self.relay.take() {
             relay.drain();
+        }
+        if let Some(notify) = self.notify.take() {
+            notify.end();
         }
         let exit = system("wait for process", reaper::wait_for(self.pid, &self.pidfd))?;
         Ok(exit.status() as Code)
@@ -56,6 +61,9 @@ impl Foreground {
 
     /// Waits for something to happen and deals with it; says whether the process has ended.
     fn step(&mut self, signals: &Signals) -> Result<bool, Error> {
+        if let Some(notify) = &mut self.notify {
+            notify.step();
+        }
         let interest = self.relay.as_ref().map(Relay::interest).unwrap_or_default();
         let (ended, signalled, ready) = self.poll(signals, interest)?;
         if signalled {
@@ -99,7 +107,11 @@ impl Foreground {
             let flags = of(want.master_in, PollFlags::IN) | of(want.master_out, PollFlags::OUT);
             fds.push(PollFd::from_borrowed_fd(master, flags));
         }
-        let polled = rustix::io::retry_on_intr(|| poll(&mut fds, None)).call("poll", String::new);
+        let said = self.notify.as_ref().and_then(Listener::socket);
+        fds.extend(said.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
+        let timeout = self.notify.as_ref().and_then(Listener::timeout);
+        let polled = rustix::io::retry_on_intr(|| poll(&mut fds, timeout.as_ref()))
+            .call("poll", String::new);
         system("wait for process", polled)?;
         let got = |place: Option<usize>| place.and_then(|at| fds.get(at)).map(PollFd::revents);
         let any = |place| got(place).is_some_and(|flags| !flags.is_empty());
@@ -112,7 +124,7 @@ impl Foreground {
         Ok((any(Some(0)), any(Some(1)), ready))
     }
 
-    fn pass_on(&self, signal: i32) {
+    fn pass_on(&mut self, signal: i32) {
         match signal {
             SIGCHLD => {
                 // The container's orphans, when we are their subreaper.
@@ -121,6 +133,9 @@ impl Foreground {
             SIGURG => {}
             SIGWINCH if self.relay.is_some() => self.relay.iter().for_each(Relay::resize),
             signal => {
+                if let Some(notify) = &mut self.notify {
+                    notify.signalled(signal);
+                }
                 if let Err(e) = sys::signals::send(self.pidfd.as_fd(), signal) {
                     log::debug!("forward signal {signal}: {e}");
                 }

@@ -19,6 +19,7 @@
 //! | [`foreground`] | a process whose end is waited for, and its signals            |
 //! | [`terminal`]   | the caller's terminal, the container's, the console socket    |
 //! | [`inherited`]  | descriptors that are passed on                                |
+//! | [`notify`]     | the caller's `NOTIFY_SOCKET`                                  |
 //! | [`signal`]     | names of signals                                              |
 //! | [`logging`]    | `--log`                                                       |
 //! | [`error`]      | why a verb failed                                             |
@@ -34,6 +35,7 @@ mod foreground;
 mod inherited;
 mod inspect;
 mod logging;
+mod notify;
 mod signal;
 mod template;
 mod terminal;

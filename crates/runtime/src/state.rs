@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -165,6 +165,22 @@ impl Directory {
             }
             other => other.map_err(failed),
         }
+    }
+
+    /// Makes a directory in it that everybody may look into who gets there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create_open(&self, name: &str) -> Result<()> {
+        let path = self.0.join(name);
+        let made = fs::create_dir(&path)
+            // The umask may be strict.
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
+        made.map_err(|source| Error::State {
+            attempt: "create",
+            path,
+            source,
+        })
     }
 
     /// Writes the state; readers see the old or the new one, never a part.

@@ -270,6 +270,7 @@ fn create(
             id: &request.id,
             bundle: &bundle,
             directory,
+            socket_directory: None,
             gate: runtime::gate::Gate::Channel,
             stdio: child,
             inherited: runtime::Inherited::default(),

@@ -20,20 +20,6 @@ const DIRECTORY: &str = "notify";
 /// When a host whose queue is full is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The signals that ask a service to end; systemd-as-init knows the last one as such.
-fn is_stop_signal(signal: i32) -> bool {
-    let of_systemd = libc::SIGRTMIN() + 3;
-    [
-        libc::SIGTERM,
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGKILL,
-        libc::SIGPWR,
-        of_systemd,
-    ]
-    .contains(&signal)
-}
-
 /// A container's relay and whether it waits for the host.
 #[derive(Debug)]
 pub(crate) struct Notify {
@@ -152,10 +138,8 @@ impl Server {
         let Some(notify) = container.and_then(|container| container.notify.as_mut()) else {
             return;
         };
-        if is_stop_signal(signal) {
-            notify.relay.stopping();
-            self.tell_notify(id);
-        }
+        notify.relay.signalled(signal);
+        self.tell_notify(id);
     }
 
     /// A container's init has ended; its status has not been collected yet.
@@ -180,21 +164,6 @@ impl Server {
         };
         for news in notify.relay.take_news() {
             self.note("notify", id, &news);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stop_signals_are_those_that_end_a_service() {
-        for signal in [1, 10, 12, 17, 28, 0] {
-            assert!(!is_stop_signal(signal), "{signal}");
-        }
-        for signal in [2, 3, 9, 15, 30, 37] {
-            assert!(is_stop_signal(signal), "{signal}");
         }
     }
 }

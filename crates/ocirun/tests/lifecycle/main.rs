@@ -6,6 +6,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 mod life;
+mod notify;
 mod places;
 mod processes;
 mod resources;

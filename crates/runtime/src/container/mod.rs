@@ -196,6 +196,9 @@ pub struct CreateRequest<'a> {
     pub bundle: &'a Bundle,
     /// Where state is kept.
     pub directory: Directory,
+    /// The name of a directory that is made there with the state, for a socket that is mounted
+    /// into the container.
+    pub socket_directory: Option<&'a str>,
     /// Who starts it.
     pub gate: Gate,
     /// Its init's standard streams.

@@ -66,6 +66,9 @@ impl<'a> Making<'a> {
         state.rootless = request.maker == Maker::User;
         state.config.cgroups = (&plan.limits).into();
         made.save(&state)?;
+        if let Some(name) = request.socket_directory {
+            request.directory.create_open(name)?;
+        }
         let fifo = match request.gate {
             Gate::Channel => None,
             Gate::Fifo => {

@@ -10,6 +10,7 @@ mod drawing;
 mod page;
 mod perfetto;
 mod record;
+mod rows;
 mod tree;
 mod waterfall;
 

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::record::Record;
+use super::rows::{self, Row};
 use crate::show::sync;
 
 /// One "process" for each kind of row.
@@ -11,41 +12,35 @@ const SHIM: u32 = 1;
 const SYNC: u32 = 2;
 const USE: u32 = 3;
 
+/// Microseconds, as the format wants them. As halves, quarters and so on, so that readers, who
+/// count in binary, get the same sum of begin and duration for what ends where the next begins.
+fn at(ns: u64) -> f64 {
+    const PARTS: u64 = 1024;
+    (u128::from(ns) * u128::from(PARTS) / 1000) as f64 / PARTS as f64
+}
+
 pub(crate) fn render(record: &Record) -> Value {
-    // Microseconds, as the format wants them.
-    let at = |mono_ns: u64| mono_ns as f64 / 1000.0;
+    let title = format!("{} ({})", record.name, record.shim);
     let mut all = vec![
-        name(
-            "process_name",
-            SHIM,
-            0,
-            &format!("{} ({})", record.name, record.shim),
-        ),
+        name("process_name", SHIM, 0, &title),
         name("process_name", SYNC, 0, "sync socket"),
         name("process_name", USE, 0, "use"),
-        name("thread_name", SHIM, 0, "container"),
         name("thread_name", SYNC, 1, "shim to init"),
         name("thread_name", SYNC, 2, "init to shim"),
     ];
-    let mut rows: Vec<&str> = vec![""];
-    for span in &record.spans {
-        // Execs overlap with each other: each has a row of its own.
-        let row = rows.iter().position(|exec| *exec == span.exec);
-        let row = row.unwrap_or_else(|| {
-            rows.push(&span.exec);
-            all.push(name(
-                "thread_name",
-                SHIM,
-                rows.len() as u32 - 1,
-                &format!("exec {}", span.exec),
-            ));
-            rows.len() - 1
-        });
+    let (rows, placed) = rows::place(&record.spans);
+    all.extend(
+        rows.iter()
+            .enumerate()
+            .map(|(tid, row)| name("thread_name", SHIM, tid as u32, &title_of(row))),
+    );
+    for one in placed {
+        let (span, start) = (one.span, at(one.span.start_mono_ns));
         all.push(json!({
-            "name": span.name, "cat": "span", "ph": "X", "pid": SHIM, "tid": row,
-            "ts": at(span.start_mono_ns), "dur": at(span.duration_ns),
+            "name": span.name, "cat": "span", "ph": "X", "pid": SHIM, "tid": one.row,
+            "ts": start, "dur": at(one.end_ns) - start,
             "args": {"id": span.id, "parent": span.parent, "failed": span.failed,
-                     "code": span.code},
+                     "code": span.code, "duration_ns": span.duration_ns},
         }));
     }
     for message in &record.messages {
@@ -80,6 +75,18 @@ pub(crate) fn render(record: &Record) -> Value {
     json!({"traceEvents": all, "displayTimeUnit": "ns"})
 }
 
+fn title_of(row: &Row<'_>) -> String {
+    let whose = match row.exec {
+        "" => "container".to_owned(),
+        exec => format!("exec {exec}"),
+    };
+    match row.nth {
+        0 => whose,
+        // What goes on after the call has been answered: an event that is published.
+        _ => format!("{whose}, meanwhile"),
+    }
+}
+
 fn name(what: &str, pid: u32, tid: u32, name: &str) -> Value {
     json!({"name": what, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}})
 }
@@ -102,5 +109,14 @@ mod tests {
             .find(|e| e["name"] == "create" && e["ph"] == "X");
         assert_eq!(create.unwrap()["dur"], 4000.0);
         assert_eq!(create.unwrap()["ts"], 1_000_000.0);
+    }
+
+    #[test]
+    fn neighbours_touch_in_the_numbers_of_the_format() {
+        for (start, end) in [(3_982_552_264_633, 3_982_552_264_640), (1, 2), (0, 999)] {
+            let duration = at(end) - at(start);
+            assert_eq!(at(start) + duration, at(end));
+            assert!((duration - (end - start) as f64 / 1000.0).abs() < 0.002);
+        }
     }
 }

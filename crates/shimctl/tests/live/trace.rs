@@ -73,6 +73,34 @@ fn drawings_are_documents_that_need_nothing_else() {
         assert!(event["ph"].is_string() && event["pid"].is_u64(), "{event}");
         assert!(event["ph"] == "M" || event["ts"].is_number(), "{event}");
     }
+    assert_rows_nest(events);
+}
+
+/// What a viewer demands of a row: one span is within another or beside it.
+fn assert_rows_nest(events: &[Value]) {
+    let mut spans: Vec<(u64, f64, f64)> = events
+        .iter()
+        .filter(|event| event["ph"] == "X")
+        .map(|event| {
+            let start = event["ts"].as_f64().unwrap();
+            let end = start + event["dur"].as_f64().unwrap();
+            (event["tid"].as_u64().unwrap(), start, end)
+        })
+        .collect();
+    spans.sort_by(|a, b| {
+        let key = |one: &(u64, f64, f64)| (one.0, one.1, -one.2);
+        key(a).partial_cmp(&key(b)).unwrap()
+    });
+    let mut open: Vec<(u64, f64)> = Vec::new();
+    for (row, start, end) in spans {
+        open.retain(|(other, until)| *other == row && *until > start);
+        let around = open.last().copied();
+        assert!(
+            around.is_none_or(|(_, until)| end <= until),
+            "{around:?} {start} {end}"
+        );
+        open.push((row, end));
+    }
 }
 
 #[test]

@@ -236,4 +236,12 @@ impl Error {
             _ => None,
         }
     }
+
+    /// Whether systemd, which does run the machine, may not have heard what was asked of it.
+    pub(crate) fn is_unheard(&self) -> bool {
+        match self {
+            Self::Systemd { source, .. } => source.remote().is_none() || source.is_lost(),
+            _ => false,
+        }
+    }
 }

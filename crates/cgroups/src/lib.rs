@@ -83,6 +83,7 @@ pub use memory_events::MemoryEvents;
 pub use oom::Oom;
 pub use pressure::Pressure;
 pub use record::Record;
+pub use remove::Removal;
 pub use shim::join_shim;
 pub use stats::Stats;
 pub use systemd::Driver;

@@ -10,15 +10,49 @@ use crate::access;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::record::Place;
+use crate::systemd::Stop;
 use crate::tree;
 
 /// How long a cgroup may stay busy. Processes just killed leave it one by one.
 const LIMIT: Duration = Duration::from_secs(3);
-/// How long systemd may take to stop a unit in which nothing runs any more, as with runc. One that was
-/// executing itself anew meanwhile may have made the cgroup again, and would keep the unit for ever.
-const UNIT_LIMIT: Duration = Duration::from_secs(30);
+/// How long systemd may take to hear that a unit is to be stopped: it may be executing itself anew.
+const HEAR_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to do it, with nothing running in the unit any more. It will, waited for or not.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// A cgroup on its way out: what is left to do is mostly systemd's.
+#[derive(Debug)]
+#[must_use = "may have left directories"]
+pub struct Removal<'a> {
+    cgroup: &'a Cgroup,
+    /// What systemd has been asked for, and what became of the directories. `None`: it did not hear.
+    begun: Option<(Stop, Result<()>)>,
+}
+
+impl Removal<'_> {
+    /// Waits for systemd, for the time that it may still take. That it has done its part is all that
+    /// is waited for: a systemd that does not answer keeps no container.
+    ///
+    /// # Errors
+    /// A directory cannot be removed; all others are, where possible.
+    pub fn finish(self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let begun = match self.begun {
+            None => self.cgroup.try_removal(deadline),
+            begun => begun,
+        };
+        let Some((stop, removed)) = begun else {
+            return Ok(());
+        };
+        let scope = self.cgroup.scope();
+        if let Some(Err(error)) = scope.map(|scope| scope.wait_stopped(stop, deadline)) {
+            log::warn!("{error}");
+        }
+        removed
+    }
+}
 
 impl Cgroup {
     /// Removes the cgroup in all hierarchies, and whatever was made below it. What is gone is
@@ -28,25 +62,42 @@ impl Cgroup {
     /// # Errors
     /// A directory cannot be removed; all others are, where possible.
     pub fn remove(&self) -> Result<()> {
-        let removed = self.remove_directories();
-        self.stop_unit(UNIT_LIMIT);
-        removed
+        self.begin_removal(HEAR_LIMIT).finish(STOP_LIMIT)
     }
 
-    /// Has systemd stop the unit, if the cgroup is one, and waits for that, but not longer than
-    /// `limit`. systemd stops a scope without processes by itself. That it has done so already is
-    /// all that is waited for: a systemd that does not answer keeps no container.
-    pub fn stop_unit(&self, limit: Duration) {
-        if let Some(Err(error)) = self.scope().map(|scope| scope.stop(limit)) {
-            log::warn!("{error}");
+    /// Does of [`Self::remove`] what need not wait for systemd, but for its word that it has heard:
+    /// for that, no longer than `limit`.
+    ///
+    /// systemd hears first, before a directory goes. It stops a scope without processes by itself, but
+    /// keeps one for ever whose directory is gone when it looks, having executed itself anew. So one that
+    /// does not hear is left its empty directories, by which it will know.
+    pub fn begin_removal(&self, limit: Duration) -> Removal<'_> {
+        Removal {
+            cgroup: self,
+            begun: self.try_removal(Instant::now() + limit),
         }
     }
 
-    /// What [`Self::remove`] does, without asking systemd.
-    ///
-    /// # Errors
-    /// As for that.
-    pub fn remove_directories(&self) -> Result<()> {
+    fn try_removal(&self, deadline: Instant) -> Option<(Stop, Result<()>)> {
+        let Some(scope) = self.scope() else {
+            return Some((Stop::default(), self.remove_directories()));
+        };
+        let stop = match scope.ask_stop(deadline) {
+            Ok(stop) => stop,
+            Err(error) if error.is_unheard() => {
+                log::warn!("{error}");
+                return None;
+            }
+            // It will not, then: nothing is to be waited for.
+            Err(error) => {
+                log::warn!("{error}");
+                Stop::default()
+            }
+        };
+        Some((stop, self.remove_directories()))
+    }
+
+    fn remove_directories(&self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         let mut pause = FIRST_PAUSE;
         let mut hopeless = None;

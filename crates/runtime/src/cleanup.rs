@@ -16,8 +16,8 @@ use crate::host_root::HostRoot;
 use crate::rootfs_mounts::{WhenBusy, unmount_or};
 use crate::state::{self, Directory, State};
 
-/// How long systemd may take to stop a scope in which nothing is any more. containerd gives the whole
-/// of `delete` five seconds.
+/// How long systemd may take to hear that a scope is to be stopped, and as long again to do it.
+/// containerd gives the whole of `delete` five seconds.
 const UNIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// What was found.
@@ -36,7 +36,8 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
     let directory = Directory::new(root, namespace, id)?;
     let state = directory.load()?;
     let mut report = Report::default();
-    let mut cgroup = None;
+    let cgroup;
+    let mut removal = None;
     let mut first_error = None;
     let mut note = |result: Result<()>| {
         if let Err(e) = result {
@@ -49,8 +50,8 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
         note(unmount_host_root(state));
         match killed {
             Ok(killed) => {
-                note(killed.remove_directories().map_err(cgroup_failed));
-                cgroup = Some(killed);
+                cgroup = killed;
+                removal = Some(cgroup.begin_removal(UNIT_LIMIT));
             }
             Err(e) => note(Err(e)),
         }
@@ -68,8 +69,8 @@ pub fn force(root: &Path, namespace: &str, id: &str, bundle: &Path) -> Result<Re
             .map_err(|e| Error::NotPossible(e.to_string())),
     );
     // Last: systemd takes its time when it is busy, and whoever called us does not wait for ever.
-    if let Some(cgroup) = cgroup {
-        cgroup.stop_unit(UNIT_LIMIT);
+    if let Some(removal) = removal {
+        note(removal.finish(UNIT_LIMIT).map_err(cgroup_failed));
     }
     match first_error {
         None => Ok(report),

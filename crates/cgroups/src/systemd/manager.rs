@@ -46,6 +46,14 @@ pub(crate) struct Systemd {
     places: Vec<(Address, Peer)>,
 }
 
+/// A unit that systemd is about to stop.
+#[derive(Debug)]
+pub(crate) struct Stopping {
+    connection: Connection,
+    /// Names the job.
+    answer: Message,
+}
+
 /// What a job is to lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
@@ -140,27 +148,52 @@ impl Systemd {
         }
     }
 
-    /// Stops a unit, waits until it is stopped, no longer than `limit`, and lets systemd forget that it
-    /// failed, if it has. None is fine.
-    pub(crate) fn stop(&self, unit: &str, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
+    /// Asks for a unit to be stopped, until systemd has taken that, but not longer than until `deadline`.
+    /// `None`: there is no such unit.
+    pub(crate) fn ask_stop(&self, unit: &str, deadline: Instant) -> Result<Option<Stopping>> {
         loop {
-            let stopped = self.connect(unit, deadline).and_then(|mut connection| {
+            let asked = self.connect(unit, deadline).and_then(|mut connection| {
                 let mut call = manager("StopUnit")
                     .with(Value::str(unit))
                     .with(Value::str("replace"));
                 let answer = connection.call(&mut call, deadline)?;
-                let waited = self.wait_job(&mut connection, unit, &answer, Goal::Stopped, deadline);
-                // Mostly there is nothing to forget: no reason to fail.
-                let mut call = manager("ResetFailedUnit").with(Value::str(unit));
-                let _ = connection.call(&mut call, deadline);
-                waited
+                Ok(Stopping { connection, answer })
             });
-            match stopped {
+            match asked {
+                Ok(stopping) => return Ok(Some(stopping)),
+                Err(error) if error.remote() == Some(NO_SUCH_UNIT) => return Ok(None),
+                Err(error) if is_away(&error) && Instant::now() < deadline => {
+                    thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(failed("stop", unit, error)),
+            }
+        }
+    }
+
+    /// Waits until a unit is stopped, but not longer than until `deadline`, and lets systemd forget that
+    /// it failed, if it has.
+    pub(crate) fn wait_stopped(
+        &self,
+        unit: &str,
+        mut stopping: Stopping,
+        deadline: Instant,
+    ) -> Result<()> {
+        loop {
+            let Stopping { connection, answer } = &mut stopping;
+            let waited = self.wait_job(connection, unit, answer, Goal::Stopped, deadline);
+            // Mostly there is nothing to forget: no reason to fail.
+            let mut call = manager("ResetFailedUnit").with(Value::str(unit));
+            let _ = connection.call(&mut call, deadline);
+            match waited {
                 Ok(done) => return done,
                 Err(error) if error.remote() == Some(NO_SUCH_UNIT) => return Ok(()),
+                // Whether the one that executed itself anew still knows of the job is not for us to say.
                 Err(error) if error.is_lost() && Instant::now() < deadline => {
                     thread::sleep(PAUSE);
+                    match self.ask_stop(unit, deadline)? {
+                        Some(again) => stopping = again,
+                        None => return Ok(()),
+                    }
                 }
                 Err(error) => return Err(failed("stop", unit, error)),
             }
@@ -203,7 +236,9 @@ impl Systemd {
                 Ok(Some(_)) => Standing::Underway,
                 Ok(None) if look == deadline => return Ok(Err(slow(goal, unit))),
                 Ok(None) => standing(connection, unit, goal, deadline)?,
-                Err(error) if error.is_lost() => return Ok(self.wait(unit, goal, deadline)),
+                Err(error) if error.is_lost() && goal == Goal::Started => {
+                    return Ok(self.wait(unit, goal, deadline));
+                }
                 Err(error) => return Err(error),
             };
             if let Some(result) = concluded(standing, unit) {
@@ -397,6 +432,14 @@ fn slow(goal: Goal, unit: &str) -> Error {
             Goal::Stopped => "stop",
         },
         unit: unit.to_owned(),
+    }
+}
+
+/// Whether systemd may hear us the next time. While it executes itself anew its socket may be missing.
+fn is_away(error: &dbus::Error) -> bool {
+    match error {
+        dbus::Error::Connect { .. } => Path::new(RUNNING).is_dir(),
+        error => error.is_lost(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use dbus::Kind;
@@ -22,6 +23,12 @@ enum Act {
     Job(&'static str),
     /// Accepts the job, and says nothing.
     SilentJob,
+    /// The same, while there is such a directory; an error otherwise.
+    SilentJobIfThere(PathBuf),
+    /// Answers this when there is no such directory any more; that it is about to go otherwise.
+    IfGone(PathBuf, &'static str),
+    /// Does not answer.
+    Never,
     /// Says first that another job has ended, and that this one has, but as somebody else.
     JobAmongOthers,
     Error(&'static str),
@@ -106,6 +113,15 @@ fn perform(client: &mut BufReader<UnixStream>, call: &Message, act: Act) {
             send(client, removed(JOB, result));
         }
         Act::SilentJob => answer(client, call, vec![job()]),
+        Act::SilentJobIfThere(path) => match path.exists() {
+            true => perform(client, call, Act::SilentJob),
+            false => perform(client, call, Act::Error("x.y.Gone")),
+        },
+        Act::IfGone(path, text) => match path.exists() {
+            true => perform(client, call, Act::Text("deactivating")),
+            false => perform(client, call, Act::Text(text)),
+        },
+        Act::Never => {}
         Act::JobAmongOthers => {
             answer(client, call, vec![job()]);
             send(client, removed("/other", "failed"));
@@ -301,6 +317,15 @@ fn a_systemd_that_executes_itself_anew_is_asked_again() {
     started.unwrap();
 }
 
+/// Asks for the unit to be stopped, and waits for it.
+fn stop(mock: &Mock, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    match mock.systemd.ask_stop("x.scope", deadline)? {
+        Some(stopping) => mock.systemd.wait_stopped("x.scope", stopping, deadline),
+        None => Ok(()),
+    }
+}
+
 #[test]
 fn a_unit_is_stopped_and_forgotten() {
     for script in [
@@ -315,9 +340,15 @@ fn a_unit_is_stopped_and_forgotten() {
             ("Get", Act::Error(NO_SUCH_UNIT)),
             ("ResetFailedUnit", Act::Nothing),
         ],
+        // Lost with the job.
+        vec![
+            ("StopUnit", Act::JobAndLeave),
+            ("StopUnit", Act::Job("done")),
+            ("ResetFailedUnit", Act::Error(NO_SUCH_UNIT)),
+        ],
     ] {
         let mock = Mock::new(&script);
-        mock.systemd.stop("x.scope", LIMIT).unwrap();
+        stop(&mock, LIMIT).unwrap();
         assert_eq!(mock.methods().len(), script.len());
     }
 }
@@ -329,10 +360,56 @@ fn a_stop_is_not_waited_for_longer_than_wanted() {
         ("ResetFailedUnit", Act::Nothing),
     ]);
     let begun = Instant::now();
-    let limit = Duration::from_millis(100);
-    let error = mock.systemd.stop("x.scope", limit).unwrap_err();
+    let error = stop(&mock, Duration::from_millis(100)).unwrap_err();
     assert!(matches!(error, Error::SystemdSlow { .. }), "{error}");
     assert!(begun.elapsed() < LIMIT / 2);
+}
+
+/// Of a container's cgroup that systemd manages.
+fn directory(cgroup: &Cgroup) -> PathBuf {
+    cgroup.record().paths().values().next().unwrap().into()
+}
+
+#[test]
+fn systemd_hears_of_the_end_before_a_directory_goes() {
+    let top = Top::new();
+    let path = directory(&top.create("x"));
+    let mock = Mock::new(&[
+        ("StopUnit", Act::SilentJobIfThere(path.clone())),
+        ("Get", Act::IfGone(path.clone(), "inactive")),
+        ("ResetFailedUnit", Act::Nothing),
+    ]);
+    let (cgroup, _) = managed(&top, mock.systemd.clone());
+    cgroup.remove().unwrap();
+    assert_eq!(mock.methods(), ["StopUnit", "Get", "ResetFailedUnit"]);
+    // It is nothing that could be stopped any more.
+    cgroup.remove().unwrap();
+    assert_eq!(mock.methods().len(), 3);
+}
+
+#[test]
+fn a_systemd_that_does_not_hear_is_left_the_directories() {
+    let top = Top::new();
+    let mock = Mock::new(&[
+        ("StopUnit", Act::Never),
+        ("StopUnit", Act::Job("done")),
+        ("ResetFailedUnit", Act::Nothing),
+    ]);
+    let (cgroup, _) = managed(&top, mock.systemd.clone());
+    let removal = cgroup.begin_removal(Duration::from_millis(50));
+    assert!(directory(&cgroup).exists());
+    removal.finish(LIMIT).unwrap();
+    assert!(!directory(&cgroup).exists());
+    assert_eq!(mock.methods(), ["StopUnit", "StopUnit", "ResetFailedUnit"]);
+}
+
+#[test]
+fn a_systemd_that_refuses_to_stop_a_unit_keeps_no_directory() {
+    let top = Top::new();
+    let mock = Mock::new(&[("StopUnit", Act::Error("x.y.Refused"))]);
+    let (cgroup, _) = managed(&top, mock.systemd.clone());
+    cgroup.remove().unwrap();
+    assert!(!directory(&cgroup).exists());
 }
 
 #[test]

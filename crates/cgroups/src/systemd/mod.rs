@@ -31,6 +31,13 @@
 //! then they are written a second time by ourselves, with those that it does not know. On v2 its
 //! device program and ours are both asked by the kernel, so its rules may be wider, never narrower.
 //!
+//! # How a scope ends
+//!
+//! systemd stops a scope whose last process has ended by itself, and is told to besides, before the
+//! directories are removed: one that executes itself anew looks afterwards which scopes are empty, and
+//! would keep one for ever that has no directory to look at. A systemd that does not hear within
+//! the time that there is keeps the empty directories, by which it will know (`remove`).
+//!
 //! # When systemd does not answer
 //!
 //! Every wait has an end. Nothing waits under a lock, nor in the reactor: all this runs on workers.
@@ -49,7 +56,7 @@ pub(crate) use properties::Property;
 pub use unit::Unit;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use crate::access;
 use crate::cgroup::Cgroup;
@@ -130,16 +137,33 @@ impl Scope {
         self.ours.load(Ordering::Relaxed)
     }
 
-    /// Stops the unit and lets systemd forget it, within `limit`. None is fine.
-    pub(crate) fn stop(&self, limit: Duration) -> Result<()> {
+    /// Asks systemd to stop the unit, until `deadline`. None is fine.
+    pub(crate) fn ask_stop(&self, deadline: Instant) -> Result<Stop> {
         if !self.is_ours() {
-            return Ok(());
+            return Ok(Stop(None));
         }
-        self.systemd.stop(self.unit.name(), limit)?;
+        let asked = self.systemd.ask_stop(self.unit.name(), deadline)?;
+        if asked.is_none() {
+            self.ours.store(false, Ordering::Relaxed);
+        }
+        Ok(Stop(asked))
+    }
+
+    /// Waits for what was asked for, until `deadline`, and lets systemd forget the unit.
+    pub(crate) fn wait_stopped(&self, stop: Stop, deadline: Instant) -> Result<()> {
+        let Some(stopping) = stop.0 else {
+            return Ok(());
+        };
+        self.systemd
+            .wait_stopped(self.unit.name(), stopping, deadline)?;
         self.ours.store(false, Ordering::Relaxed);
         Ok(())
     }
 }
+
+/// What systemd has been asked for: to stop a unit, or nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Stop(Option<manager::Stopping>);
 
 impl Cgroup {
     /// Which driver manages it.

@@ -24,11 +24,10 @@ pub(crate) fn update(common: &Common, parsed: &Parsed) -> Result<Code, Error> {
     };
     let resources: LinuxResources = serde_json::from_value(document)
         .map_err(|e| Error::Usage(format!("invalid resources: {e}")))?;
-    // First what few machines have: if it is refused, nothing has been changed.
-    if let Some(shares) = rdt(parsed) {
-        container.update_intel_rdt(&shares)?;
+    match rdt(parsed) {
+        Some(shares) => container.update_with_intel_rdt(&resources, &shares)?,
+        None => container.update(&resources)?,
     }
-    container.update(&resources)?;
     Ok(0)
 }
 

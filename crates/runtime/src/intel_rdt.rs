@@ -47,6 +47,22 @@ pub struct Group {
     pub monitoring: Option<PathBuf>,
 }
 
+/// Changed shares: to be taken back, or kept by dropping this.
+#[derive(Debug)]
+pub struct Change {
+    before: Plan,
+}
+
+impl Change {
+    /// Takes them back.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn undo(self) -> Result<()> {
+        self.before.set_schemata()
+    }
+}
+
 impl Plan {
     /// Takes the specification of container `id`.
     ///
@@ -167,13 +183,35 @@ impl Group {
     /// Sets other shares of caches and memory bandwidth; what is not given stays.
     ///
     /// # Errors
-    /// As [`Plan::new`] and [`Plan::create`].
-    pub fn update(&self, shares: &LinuxIntelRdt) -> Result<()> {
-        Plan {
+    /// As [`Plan::new`] and [`Plan::create`]: then none is changed. The kernel takes line by line, so
+    /// what it took before the one that it refused is taken back.
+    pub fn update(&self, shares: &LinuxIntelRdt) -> Result<Change> {
+        let plan = Plan::new(shares, "")?;
+        self.change(&Plan {
             path: self.path.clone(),
-            ..Plan::new(shares, "")?
+            ..plan
+        })
+    }
+
+    fn change(&self, plan: &Plan) -> Result<Change> {
+        let file = self.path.join("schemata");
+        let before = fs::read_to_string(&file)
+            .map_err(|e| plan.failed("read Intel RDT configuration from", &file, e))?;
+        let change = Change {
+            before: Plan {
+                schemata: before,
+                ..plan.clone()
+            },
+        };
+        match plan.set_schemata() {
+            Ok(()) => Ok(change),
+            Err(error) => {
+                if let Err(second) = change.undo() {
+                    log::error!("undo update: {second}");
+                }
+                Err(error)
+            }
         }
-        .set_schemata()
     }
 
     /// Puts a process into the group.
@@ -308,6 +346,29 @@ mod tests {
         let error = plan.create().unwrap_err().to_string();
         assert!(error.contains("Invalid mask"), "{error}");
         assert!(!root.path().join("c1").exists());
+    }
+
+    #[test]
+    fn changed_shares_can_be_taken_back() {
+        let root = resctrl();
+        populate(root.path());
+        let file = root.path().join("schemata");
+        let before = "    L3:0=fff;1=fff\n    MB:0=100;1=100\n";
+        fs::write(&file, before).unwrap();
+        let group = Group {
+            path: root.path().to_owned(),
+            ..Group::default()
+        };
+        let new = json!({"closID": "/", "l3CacheSchema": "L3:0=f"});
+        let new = plan(root.path(), new).unwrap();
+        // The kernel's file changes what is written; this one becomes it.
+        let change = group.change(&new).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().starts_with("L3:0=f\n"));
+        change.undo().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), before);
+        fs::remove_file(&file).unwrap();
+        let error = group.change(&new).unwrap_err().to_string();
+        assert!(error.contains("schemata"), "{error}");
     }
 
     #[test]

@@ -106,17 +106,25 @@ impl Container {
         Ok(())
     }
 
-    /// Sets other shares of caches and memory bandwidth.
+    /// As [`Self::update`], with other shares of caches and memory bandwidth besides.
     ///
     /// # Errors
-    /// The machine or the container has none to be changed, or the kernel refuses them.
-    pub fn update_intel_rdt(&self, shares: &LinuxIntelRdt) -> Result<()> {
-        match &self.intel_rdt {
-            Some(group) => group.update(shares),
-            None => Err(Error::NotPossible(
-                "Intel RDT is not enabled for the container".to_owned(),
-            )),
-        }
+    /// As for that; or the machine or the container has no such shares, or the kernel refuses them.
+    pub fn update_with_intel_rdt(
+        &self,
+        resources: &LinuxResources,
+        shares: &LinuxIntelRdt,
+    ) -> Result<()> {
+        let group = self.intel_rdt.as_ref().ok_or_else(|| {
+            Error::NotPossible("Intel RDT is not enabled for the container".to_owned())
+        })?;
+        // First what few machines have: if it is refused, nothing else has been changed.
+        let change = group.update(shares)?;
+        self.update(resources).inspect_err(|_| {
+            if let Err(e) = change.undo() {
+                log::error!("undo update of {}: {e}", self.id);
+            }
+        })
     }
 
     fn set_devices(&self, rules: &DeviceRules) -> Result<()> {

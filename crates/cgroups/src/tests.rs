@@ -19,6 +19,7 @@ use super::*;
 use crate::record::Place;
 
 mod devices;
+mod felt;
 mod limits;
 mod pressure;
 mod stats;

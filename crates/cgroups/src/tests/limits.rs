@@ -9,7 +9,7 @@ use super::*;
 use crate::limits::{BlockIo, Cpu, Device, HugepageLimit, Memory, Network, Rate, Throttle};
 
 /// The file of a limit, by its name on v1 or on v2; `None` where the controller is missing.
-fn file(cgroup: &Cgroup, controller: &str, v1: &str, v2: &str) -> Option<String> {
+pub(super) fn file(cgroup: &Cgroup, controller: &str, v1: &str, v2: &str) -> Option<String> {
     let paths = cgroup.record().paths();
     let path = match (paths.get(controller), paths.get("")) {
         (Some(path), _) => format!("{path}/{v1}"),
@@ -30,7 +30,7 @@ fn memory(limit: i64, swap: i64) -> Limits {
     }
 }
 
-fn cpu(cpu: Cpu) -> Limits {
+pub(super) fn cpu(cpu: Cpu) -> Limits {
     Limits {
         cpu,
         ..Limits::default()
@@ -290,10 +290,10 @@ fn disks_get_rates_that_can_be_lifted() {
 }
 
 /// The root's v2 controllers as they were, when dropped.
-struct Restored(String, Vec<String>);
+pub(super) struct Restored(String, Vec<String>);
 
 impl Restored {
-    fn new(top: &Top) -> Option<Self> {
+    pub(super) fn new(top: &Top) -> Option<Self> {
         let unified = top.layout.hierarchies().iter().find(|h| h.is_unified())?;
         let file = format!("{}/cgroup.subtree_control", unified.mount_point());
         let controllers = fs::read_to_string(&file).unwrap();
@@ -351,7 +351,7 @@ fn huge_pages_are_limited_also_where_only_v2_has_them() {
 }
 
 /// The machine's pool of huge pages, larger by some until dropped.
-struct MoreHugepages(u64);
+pub(super) struct MoreHugepages(u64);
 
 impl MoreHugepages {
     const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
@@ -361,7 +361,7 @@ impl MoreHugepages {
     }
 
     /// `None`: this machine has no such pages, or no memory for them at present.
-    fn new(count: u64) -> Option<Self> {
+    pub(super) fn new(count: u64) -> Option<Self> {
         let before = Self::size()?;
         fs::write(Self::POOL, (before + count).to_string()).ok()?;
         let more = Self(before);
@@ -399,7 +399,7 @@ fn who_has_as_many_huge_pages_as_it_may_gets_no_more() {
     }
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().display();
-    // Pages in use, and pages that are only reserved. One is enough, two are not; until they may be.
+    // One is enough, two are not; until they may be.
     let take = |size: &str| {
         let script = format!(
             "exec unshare -m sh -c 'mount -t hugetlbfs none {folder} && \

@@ -47,7 +47,8 @@ fn short_of_memory(disk: &TempDir) -> Spec {
         .with("/linux/resources/memory", limit)
 }
 
-fn disk() -> std::io::Result<TempDir> {
+/// A folder for the files of a container, on a disk if the machine has one there.
+pub(crate) fn disk() -> std::io::Result<TempDir> {
     tempfile::tempdir_in("/var/tmp")
 }
 

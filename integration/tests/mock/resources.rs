@@ -11,6 +11,7 @@ use integration::mock::{Code, Result, Spec, StdioKind, Subject, Task, World};
 use protobuf::Message as _;
 use serde_json::json;
 
+use crate::pressure::disk;
 use crate::scene::{ID, Scene, assert_refused, until};
 use crate::{Outcome, Test, ours, shared};
 
@@ -51,6 +52,8 @@ pub(crate) const TESTS: &[Test] = &[
 /// Eats memory until it is killed.
 pub(crate) const EATER: &str = "exec tail /dev/zero";
 pub(crate) const MIB: u64 = 1 << 20;
+/// `linux/magic.h`.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 pub(crate) fn limited(script: &str, limit: u64) -> Spec {
     let memory = json!({"limit": limit, "swap": limit});
@@ -63,6 +66,7 @@ struct Numbers {
     cpu_ns: u64,
     memory: u64,
     memory_limit: u64,
+    memory_peak: u64,
     pids: u64,
     pids_limit: u64,
     oom_kills: u64,
@@ -78,6 +82,7 @@ fn numbers(task: &Task, id: &str) -> Result<Numbers> {
                 cpu_ns: m.cpu.usage.total,
                 memory: m.memory.usage.usage,
                 memory_limit: m.memory.usage.limit,
+                memory_peak: m.memory.usage.max,
                 pids: m.pids.current,
                 pids_limit: m.pids.limit,
                 oom_kills: m.memory_oom_control.oom_kill,
@@ -89,6 +94,7 @@ fn numbers(task: &Task, id: &str) -> Result<Numbers> {
                 cpu_ns: m.cpu.usage_usec * 1000,
                 memory: m.memory.usage,
                 memory_limit: m.memory.usage_limit,
+                memory_peak: m.memory.max_usage,
                 pids: m.pids.current,
                 pids_limit: m.pids.limit,
                 oom_kills: m.memory_events.oom_kill,
@@ -216,18 +222,53 @@ fn oom_of_an_exec_is_told_before_its_exit(subject: &Subject) -> Outcome {
 }
 
 /// Neither a SIGKILL from outside nor the removal of the cgroup is an OOM, and a limit that only
-/// made the kernel reclaim is none either.
+/// made the kernel reclaim is none either; nor is it this container's that another one of the pod was
+/// killed.
 fn no_oom_where_nobody_was_killed(subject: &Subject) -> Outcome {
-    let script = "dd if=/dev/zero of=/x bs=1M count=64; sleep 1000";
-    let scene = Scene::created(subject, &limited(script, 16 * MIB), StdioKind::Null)?;
+    let disk = disk()?;
+    if rustix::fs::statfs(disk.path())?.f_type == TMPFS_MAGIC {
+        crate::complain("SKIPPED: no disk below /var/tmp");
+        return Ok(());
+    }
+    let script = "dd if=/dev/zero of=/disk/x bs=1M count=64 && : >/disk/done; sleep 1000";
+    let spec = limited(script, 16 * MIB).volume(&disk.path().display().to_string(), "/disk");
+    let scene = Scene::created(subject, &spec, StdioKind::Null)?;
     scene.container.start()?;
     let (world, container) = (&scene.world, &scene.container);
+    let written = || disk.path().join("done").exists();
+    assert!(until(Duration::from_secs(60), written), "dd failed");
+    // Four times what there is room for went through.
+    let peak = numbers(&scene.shim.task, ID)?.memory_peak;
+    assert!(peak > 14 * MIB, "the limit was not felt: {peak}");
+
+    let bundle = world.bundle("other", &limited(EATER, 16 * MIB))?;
+    let other = scene.shim.create(&bundle, StdioKind::Null)?;
+    assert_eq!(other.run()?, 137);
+    other.delete()?;
+    world.events.wait_delete("other")?;
+    assert_eq!(ooms(world, "other"), 1);
+
+    let exec = container.exec("e", &["sleep", "1000"], StdioKind::Null)?;
+    exec.start()?;
+    exec.kill(9)?;
+    assert_eq!(exec.wait()?, 137);
     container.kill(9)?;
     assert_eq!(container.wait()?, 137);
     container.delete()?;
     world.events.wait_delete(ID)?;
     let texts = world.events.texts(ID);
-    assert_eq!(texts, ["create", "start", "exit 137", "delete 137"]);
+    assert_eq!(
+        texts,
+        [
+            "create",
+            "start",
+            "added e",
+            "started e",
+            "exit of e 137",
+            "exit 137",
+            "delete 137"
+        ]
+    );
     Ok(())
 }
 

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A shim costs the same after many containers and execs as after few.
 
+use std::time::{Duration, Instant};
+
 use integration::mock::{Shim, Spec, StdioKind, Subject, Usage, World};
 
-use crate::scene::assert_events;
-use crate::{Outcome, Test, shared};
+use crate::scene::{ID, Scene, assert_events};
+use crate::{Outcome, Test, complain, ours, shared};
 
-pub(crate) const TESTS: &[Test] = &[shared(
-    "lives_and_execs_leave_the_shim_as_it_was",
-    lives_and_execs,
-)];
+pub(crate) const TESTS: &[Test] = &[
+    shared("lives_and_execs_leave_the_shim_as_it_was", lives_and_execs),
+    ours("stats_leave_the_shim_as_it_was", stats),
+];
 
 /// Anonymous memory that a heap may grow by and still count as constant, kB.
 const SLACK: u64 = 128;
@@ -82,7 +84,7 @@ fn live(world: &World, shim: &Shim, number: u32) -> Outcome {
 fn settled(shim: &Shim) -> integration::mock::Result<Usage> {
     let mut last = shim.process().usage()?;
     for _ in 0..20 {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
         let now = shim.process().usage()?;
         if (now.threads, now.descriptors) == (last.threads, last.descriptors) && now.threads == 1 {
             return Ok(now);
@@ -90,4 +92,68 @@ fn settled(shim: &Shim) -> integration::mock::Result<Usage> {
         last = now;
     }
     Ok(last)
+}
+
+/// Calls of Stats.
+struct Effort {
+    /// Before anything is measured.
+    warm: u32,
+    most: u32,
+    limit: Duration,
+    /// What private memory may grow by, kB.
+    slack: u64,
+}
+
+impl Effort {
+    /// `STATS_CALLS` says how many, `E2E_SCALE=full` means a million or a minute of them: after the rings of
+    /// fixed size, in which the shim remembers the latest calls, are full. Otherwise they fill meanwhile.
+    fn new() -> Result<Self, std::num::ParseIntError> {
+        let long = |most, limit| Self {
+            warm: 12_000,
+            most,
+            limit,
+            slack: 32,
+        };
+        if let Ok(calls) = std::env::var("STATS_CALLS") {
+            return Ok(long(calls.parse()?, Duration::MAX));
+        }
+        if std::env::var("E2E_SCALE").is_ok_and(|scale| scale == "full") {
+            return Ok(long(1_000_000, Duration::from_secs(60)));
+        }
+        Ok(Self {
+            warm: 500,
+            most: 3_000,
+            limit: Duration::from_secs(3),
+            slack: 160,
+        })
+    }
+}
+
+/// Each answer is made of some thirty files and a message of many parts: nothing of that stays.
+fn stats(subject: &Subject) -> Outcome {
+    let effort = Effort::new()?;
+    let scene = Scene::idle(subject)?;
+    let task = scene.shim.reconnect_lean()?;
+    for _ in 0..effort.warm {
+        task.stats(ID)?;
+    }
+    let before = settled(&scene.shim)?;
+    let (begun, mut calls) = (Instant::now(), 0);
+    while calls < effort.most && begun.elapsed() < effort.limit {
+        task.stats(ID)?;
+        calls += 1;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let after = settled(&scene.shim)?;
+    let rate = f64::from(calls) / seconds;
+    complain(&format!(
+        "{calls} calls of Stats in {seconds:.1} s, {rate:.0} in a second; private memory {} kB, then {} kB",
+        before.private, after.private
+    ));
+    assert!(
+        after.private <= before.private + effort.slack,
+        "{before:?} {after:?}"
+    );
+    assert_eq!(after.descriptors, before.descriptors);
+    scene.end()
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `diag`, above all of shims that are in trouble: an answer comes within a tenth of a second.
 
+use std::fs::File;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use integration::mock::{Bundle, Spec, StdioKind, World};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -33,17 +36,29 @@ fn quickest(ask: impl Fn() -> Said) -> Said {
     panic!("it took {:?} at best: {best:?}", best.took)
 }
 
-/// A container that is being created by a hook that does not end before `file` is there. A test that fails
-/// leaves nothing behind: the hook ends with the file's folder, too, and after a minute.
-fn held_back(world: &World, id: &str, file: &str) -> Bundle {
-    let folder = world.pod_files();
-    let script = format!(
-        "n=0; while [ -d {} ] && [ ! -e {file} ] && [ $n -lt 240 ]; do n=$((n+1)); sleep 0.25; done",
-        folder.display()
-    );
-    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
-    let spec = Spec::idle().with("/hooks", json!({"createRuntime": hook}));
-    world.bundle(id, &spec).unwrap()
+/// What hooks wait for, without a look at anything: they are to hang, and not to be busy.
+struct Gate(PathBuf);
+
+impl Gate {
+    fn new(world: &World) -> Self {
+        let path = world.pod_files().join("gate");
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        Self(path)
+    }
+
+    /// A container that is being created by a hook that does not end before the gate is open. A test that
+    /// fails leaves nothing behind: the hook ends after a minute, too.
+    fn holds(&self, world: &World, id: &str) -> Bundle {
+        let script = format!("exec timeout 60 sh -c ': <{}'", self.0.display());
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+        let spec = Spec::idle().with("/hooks", json!({"createRuntime": hook}));
+        world.bundle(id, &spec).unwrap()
+    }
+
+    /// Lets all through, those who come later as well, for as long as it is kept.
+    fn open(&self) -> File {
+        File::options().write(true).open(&self.0).unwrap()
+    }
 }
 
 #[test]
@@ -88,8 +103,8 @@ fn the_page_has_everything_that_a_report_needs_and_no_secrets() {
 #[test]
 fn a_hook_that_hangs_delays_no_answer_and_is_named() {
     let world = World::new(subject()).unwrap();
-    let file = world.pod_files().join("go").display().to_string();
-    let bundle = held_back(&world, "held", &file);
+    let gate = Gate::new(&world);
+    let bundle = gate.holds(&world, "held");
     let shim = world.start(&bundle).unwrap();
     let request = shim.create_request(&bundle, &bundle.stdio(StdioKind::Null).unwrap());
     let task = shim.task.clone();
@@ -111,17 +126,17 @@ fn a_hook_that_hangs_delays_no_answer_and_is_named() {
     // Statistics of others are read all the same.
     shimctl(&["stats", "--timeout", "500ms"]).ok();
 
-    std::fs::write(&file, "").unwrap();
+    let _open = gate.open();
     creating.join().unwrap().unwrap();
 }
 
 #[test]
 fn thirty_two_hooks_that_hang_delay_no_answer() {
     let scene = Scene::of("pod", &Spec::pod_sandbox("pod"), |_| ());
-    let file = scene.world.pod_files().join("go").display().to_string();
+    let gate = Gate::new(&scene.world);
     let tasks: Vec<_> = (0..34)
         .map(|number| {
-            let bundle = held_back(&scene.world, &format!("held{number}"), &file);
+            let bundle = gate.holds(&scene.world, &format!("held{number}"));
             let stdio = bundle.stdio(StdioKind::Null).unwrap();
             let request = scene.shim.create_request(&bundle, &stdio);
             let task = scene.shim.task.clone();
@@ -140,7 +155,7 @@ fn thirty_two_hooks_that_hang_delay_no_answer() {
     let of_pod = stats.iter().find(|of| of["container"] == "pod").unwrap();
     assert!(of_pod["cpu"]["usage_ns"].is_u64(), "{of_pod}");
     scene.container.task.stats("pod").unwrap();
-    std::fs::write(&file, "").unwrap();
+    let _open = gate.open();
     for task in tasks {
         task.join().unwrap().unwrap();
     }

@@ -19,7 +19,7 @@ pub fn document() -> Value {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": CAPABILITIES,
             "cgroup": {
-                "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": false,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true,
             },
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },
@@ -29,6 +29,7 @@ pub fn document() -> Value {
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
         },
+        "potentiallyUnsafeConfigAnnotations": ANNOTATIONS,
     })
 }
 
@@ -68,6 +69,10 @@ const MOUNT_OPTIONS: &[&str] = &[
     "symfollow", "sync", "tmpcopyup", "unbindable",
 ];
 
+/// Annotations of a container that change what is done: those of the shim itself, and those that become
+/// properties of the container's scope. A dot at the end stands for all that begin so.
+const ANNOTATIONS: &[&str] = &["io.containerd.rust.", "org.systemd.property."];
+
 const MEMORY_POLICY_MODES: &[&str] = &[
     "MPOL_BIND",
     "MPOL_DEFAULT",
@@ -105,6 +110,8 @@ mod tests {
     fn the_document_is_what_the_specification_describes() {
         let text = document().to_string();
         let typed: oci_spec::runtime::Features = serde_json::from_str(&text).unwrap();
+        let unsafe_annotations = typed.potentially_unsafe_config_annotations();
+        assert_eq!(unsafe_annotations.as_ref().unwrap().len(), 2);
         let linux = typed.linux().as_ref().unwrap();
         assert_eq!(linux.capabilities().as_ref().unwrap().len(), 41);
         // containerd offers user namespaces only with both; a runtime has both or none.

@@ -16,6 +16,8 @@
 //!    | Sources, descriptors  ───────────►   |  as many packets as it takes
 //!    |   ◄────────────────── NetDevices     |  only with devices for the network namespace
 //!    | NetDevicesMoved  ────────────────►   |
+//!    |   ◄──────────── IdMap, a mount       |  for each id-mapped mount of something in the
+//!    | IdMapped  ───────────────────────►   |  container's own root
 //!    |   ◄──────────────────────── Hooks    |  mounted, not entered: only with hooks of the host
 //!    | HooksDone  ──────────────────────►   |  they have been run
 //!    |   ◄──────────────── Console, ptmx    |  only with a terminal
@@ -82,6 +84,10 @@ pub enum Kind {
     HooksDone = 3,
     /// To init: the devices that are in its network namespace now.
     NetDevicesMoved = 4,
+    /// To init: the mount that it has sent is an id-mapped one.
+    IdMapped = 5,
+    /// From init: a mount, attached nowhere, that is to be an id-mapped one; they come in the plan's order.
+    IdMap = 22,
     /// From init: its network namespace is there for devices to come.
     NetDevices = 21,
     /// From init: the terminal's master.
@@ -114,6 +120,8 @@ impl Kind {
             Kind::HooksDone,
             Kind::NetDevicesMoved,
             Kind::NetDevices,
+            Kind::IdMap,
+            Kind::IdMapped,
             Kind::Console,
             Kind::Ready,
             Kind::Executing,

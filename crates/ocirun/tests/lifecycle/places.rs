@@ -19,16 +19,19 @@ fn a_container_without_a_mount_namespace_is_changed_into_its_root() {
     let look = "ls -d /marker /proc/1/status; cat /proc/1/comm; pwd";
     let script = format!(
         "ocirun() {{ {OCIRUN} --root {root} \"$@\"; }}\n\
-         before=$(cat /proc/self/mountinfo)\n\
+         table() {{ grep -e ' / / ' -e ' {lab}' /proc/self/mountinfo; }}\n\
+         before=$(table)\n\
          ocirun run -d -b {bundle} c\n\
          ocirun exec c sh -c '{look}'\n\
          ocirun exec c sh -c 'echo x >/marker2' 2>&1 | grep -o Read-only\n\
          grep -c ' {bundle}/rootfs/' /proc/self/mountinfo | grep -vx 0 >/dev/null && echo mounted\n\
          ocirun delete --force c\n\
-         test \"$(cat /proc/self/mountinfo)\" = \"$before\" && echo undone\n\
+         test \"$(table)\" = \"$before\" && echo undone\n\
          ocirun create -b {bundle} --console-socket /nope c 2>/dev/null\n\
          ocirun run --no-pivot -b {bundle} c 2>&1 | grep -o 'no_pivot_root is not possible'\n\
-         test \"$(cat /proc/self/mountinfo)\" = \"$before\" && echo clean\n",
+         test \"$(table)\" = \"$before\" && echo clean\n",
+        // Others may mount and unmount elsewhere meanwhile.
+        lab = lab.path("").display(),
         root = lab.root().display(),
         bundle = bundle.name(),
     );
@@ -133,4 +136,53 @@ fn a_user_that_is_not_mapped_is_an_error_that_says_so() {
         assert_eq!(finished.code, Some(255));
     }
     assert_eq!(running.exec(["id", "-u"]).stdout, "0\n");
+}
+
+/// Mounts whose sources are there only once earlier mounts of the container are.
+#[test]
+fn what_earlier_mounts_have_brought_can_be_id_mapped_in_a_user_namespace() {
+    let Some(lab) = Lab::new() else { return };
+    let volume = lab.path("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("file"), "text").unwrap();
+    std::os::unix::fs::chown(volume.join("file"), Some(1000), Some(1000)).unwrap();
+    let script = "stat -c '%u %g' /b/file /c/file; cat /c/file";
+    let bundle = lab.bundle("c", ["sh", "-c", script]);
+    for place in ["b", "c"] {
+        fs::create_dir(bundle.image(place)).unwrap();
+    }
+    let mapped = |destination: &str, source: &str, from: u32| {
+        let ids = json!([{"containerID": from, "hostID": 100_000, "size": 10}]);
+        json!({"destination": destination, "type": "bind", "source": bundle.image(source),
+               "options": ["rbind"], "uidMappings": ids, "gidMappings": ids})
+    };
+    bundle.edit(|spec| {
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+        spec["linux"]["uidMappings"] = map.clone();
+        spec["linux"]["gidMappings"] = map;
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.push(json!({"type": "user"}));
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.extend([
+            json!({"destination": "/b", "source": volume, "options": ["bind"]}),
+            mapped("/c", "b", 1000),
+        ]);
+    });
+    let finished = lab.ocirun(["run", "-b", bundle.name(), "c"]);
+    let wanted = "65534 65534\n0 0\ntext";
+    assert_eq!(finished.stdout, wanted, "{finished:?}");
+
+    // A file system that cannot be: an error in the words of its mount.
+    bundle.edit(|spec| {
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.push(mapped("/etc", "proc", 0));
+    });
+    let finished = lab.ocirun(["run", "-b", bundle.name(), "c"]);
+    for part in [
+        "rootfs at \\\"/etc\\\": mount_setattr",
+        "maybe its file system cannot be id-mapped",
+    ] {
+        assert!(finished.stderr.contains(part), "{finished:?}");
+    }
+    assert_eq!(fs::read_dir(lab.root()).unwrap().count(), 0);
 }

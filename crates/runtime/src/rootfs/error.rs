@@ -74,6 +74,9 @@ pub enum Cause {
     /// Mounting a directory on a file or a file on a directory.
     #[error("{0}: a directory cannot be mounted on a file, nor a file on a directory")]
     Shape(#[source] sys::Error),
+    /// Id-mapping a mount, for which the kernel has one error number only.
+    #[error("{0} (maybe its file system cannot be id-mapped by this kernel)")]
+    NotMapped(#[source] sys::Error),
     /// `proc` or `sysfs` somewhere else than on an ordinary directory.
     #[error("filesystem {0:?} must be mounted on ordinary directory")]
     NotOrdinary(String),
@@ -143,7 +146,9 @@ impl Error {
 impl Cause {
     fn operation(&self) -> Option<Operation> {
         match self {
-            Self::System(source) | Self::Shape(source) => Some(source.into()),
+            Self::System(source) | Self::Shape(source) | Self::NotMapped(source) => {
+                Some(source.into())
+            }
             Self::Procfs(source) => source.operation(),
             Self::NotOrdinary(_) | Self::IdMap(_) | Self::Unsafe(_) => None,
         }
@@ -152,7 +157,9 @@ impl Cause {
     /// The error number, if a system call failed.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::System(source) | Self::Shape(source) => Some(source.errno()),
+            Self::System(source) | Self::Shape(source) | Self::NotMapped(source) => {
+                Some(source.errno())
+            }
             Self::Procfs(source) => source.errno(),
             Self::NotOrdinary(_) | Self::IdMap(_) | Self::Unsafe(_) => None,
         }

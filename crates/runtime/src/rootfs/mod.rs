@@ -55,7 +55,7 @@ pub use self::plan::{CgroupView, Hierarchy, Host, IdMap, Pivot, Plan};
 use self::attach::Builder;
 use self::mounts::Done;
 use self::pivot::HostPeers;
-use self::sources::Opened;
+use self::sources::{Help, Opened};
 use crate::procfs::Procfs;
 use crate::resolve::Links;
 
@@ -73,21 +73,20 @@ pub struct Prepared {
     readonly_paths: Vec<PathBuf>,
 }
 
-/// Mounts everything and fills `/dev`; the host's root is still the root. `sources` are those that
-/// [`sources::open`] has opened.
+/// Mounts everything and fills `/dev`; the host's root is still the root.
 ///
 /// # Errors
 /// The first mount, node or other step that failed.
-pub fn prepare(plan: &Plan, sources: Vec<OwnedFd>) -> Result<Prepared, Error> {
-    prepare_with(plan, sources, MountApi::new())
+pub fn prepare(plan: &Plan, help: Help<'_>) -> Result<Prepared, Error> {
+    prepare_with(plan, help, MountApi::new())
 }
 
 /// As [`prepare`], with the mount calls that the kernel is said to have.
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn prepare_with(plan: &Plan, sources: Vec<OwnedFd>, api: MountApi) -> Result<Prepared, Error> {
-    let mut opened = Opened::new(plan, sources)?;
+pub fn prepare_with(plan: &Plan, help: Help<'_>, api: MountApi) -> Result<Prepared, Error> {
+    let mut opened = Opened::new(plan, help)?;
     rustix::process::umask(Mode::empty());
     let peers = match plan.pivot {
         // They are the host's own.
@@ -103,7 +102,7 @@ pub fn prepare_with(plan: &Plan, sources: Vec<OwnedFd>, api: MountApi) -> Result
     };
     let mut read_only_later = Vec::new();
     for (index, mount) in plan.mounts.iter().enumerate() {
-        match mounts::mount(&builder, mount, opened.mount(index))? {
+        match mounts::mount(&builder, mount, opened.for_mount(index))? {
             Done::Complete => {}
             Done::ReadOnlyLater(fd) => read_only_later.push((mount.destination.clone(), fd)),
             Done::Procfs(fd) => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The mounts of the specification, one by one.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -12,6 +12,7 @@ use super::attach::{self, BindSource, Builder, Shape, Target};
 use super::cgroup;
 use super::error::{Cause, Error};
 use super::plan::{Filesystem, Kind, Mount};
+use super::sources::Given;
 use crate::resolve::Links;
 
 /// What became of a mount.
@@ -25,13 +26,9 @@ pub(super) enum Done {
     Procfs(OwnedFd),
 }
 
-/// Mounts one of the specification's mounts; its source may be open already.
-pub(super) fn mount(
-    builder: &Builder,
-    mount: &Mount,
-    source: Option<OwnedFd>,
-) -> Result<Done, Error> {
-    steps(builder, mount, source).map_err(|cause| {
+/// Mounts one of the specification's mounts.
+pub(super) fn mount(builder: &Builder, mount: &Mount, given: Given<'_>) -> Result<Done, Error> {
+    steps(builder, mount, given).map_err(|cause| {
         let from = match &mount.kind {
             Kind::Filesystem(f) | Kind::Cgroup { filesystem: f, .. } => f.source.clone(),
             Kind::Bind { source, .. } => source.to_string_lossy().into_owned(),
@@ -41,7 +38,7 @@ pub(super) fn mount(
     })
 }
 
-fn steps(builder: &Builder, mount: &Mount, opened: Option<OwnedFd>) -> Result<Done, Cause> {
+fn steps(builder: &Builder, mount: &Mount, given: Given<'_>) -> Result<Done, Cause> {
     let later = read_only_later(mount);
     let made = match &mount.kind {
         Kind::Filesystem(filesystem) => new_filesystem(builder, mount, filesystem)?,
@@ -50,13 +47,17 @@ fn steps(builder: &Builder, mount: &Mount, opened: Option<OwnedFd>) -> Result<Do
             inside,
             recursive,
         } => {
-            let source = match (opened, inside) {
+            let source = match (given.opened, inside) {
                 (Some(tree), _) => BindSource::Tree(tree),
                 (None, None) => builder.bind_source(source, *recursive)?,
-                // A link in there leads nowhere else.
+                // Earlier mounts may have put it there. A link in there leads nowhere else.
                 (None, Some(path)) => {
-                    let source = builder.root().open(path, Links::Follow)?;
-                    builder.bind_source_fd(&source, *recursive)?
+                    let place = builder.root().open(path, Links::Follow)?;
+                    let source = builder.bind_source_fd(&place, *recursive)?;
+                    if mount.id_map.is_some() {
+                        (given.map_ids)(source.as_fd()).map_err(Cause::IdMap)?;
+                    }
+                    source
                 }
             };
             bind(builder, mount, source)?

@@ -93,11 +93,24 @@ impl Bundle {
 
 /// All steps but the terminal, as the child runs them.
 fn enter_with(plan: &Plan, api: MountApi) -> Result<Prepared, Error> {
-    steps_after(prepare_with(plan, Vec::new(), api)?)
+    steps_after(prepare_with(plan, no_help(), api)?)
 }
 
 fn enter_with_sources(plan: &Plan, sources: Vec<OwnedFd>) -> Result<Prepared, Error> {
-    steps_after(prepare(plan, sources)?)
+    let map_ids = |_: BorrowedFd<'_>| Err("not expected".to_owned());
+    let help = Help {
+        sources,
+        map_ids: &map_ids,
+    };
+    steps_after(prepare(plan, help)?)
+}
+
+/// Nobody opens or id-maps anything.
+fn no_help() -> Help<'static> {
+    Help {
+        sources: Vec::new(),
+        map_ids: &|_| Err("not expected".to_owned()),
+    }
 }
 
 fn steps_after(mut prepared: Prepared) -> Result<Prepared, Error> {

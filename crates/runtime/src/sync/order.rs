@@ -44,8 +44,19 @@ struct Rule {
     place: u8,
     /// The question that it answers.
     answers: Option<Kind>,
-    /// Whether several may follow each other.
-    repeats: bool,
+    /// Whether there may be several.
+    repeats: Repeats,
+}
+
+/// Whether there may be several messages of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    /// Just one.
+    No,
+    /// One after the other.
+    InARow,
+    /// The next after the answer to the one before.
+    Answered,
 }
 
 const fn tells(name: &'static str, place: u8) -> Rule {
@@ -54,7 +65,7 @@ const fn tells(name: &'static str, place: u8) -> Rule {
         direction: Direction::FromInit,
         place,
         answers: None,
-        repeats: false,
+        repeats: Repeats::No,
     }
 }
 
@@ -64,7 +75,7 @@ const fn answers(name: &'static str, place: u8, question: Kind) -> Rule {
         direction: Direction::ToInit,
         place,
         answers: Some(question),
-        repeats: false,
+        repeats: Repeats::No,
     }
 }
 
@@ -76,7 +87,7 @@ const fn rule(kind: Kind) -> Rule {
             direction: Direction::ToInit,
             place: 1,
             answers: None,
-            repeats: false,
+            repeats: Repeats::No,
         },
         Kind::Unmapped => tells("Unmapped", 10),
         Kind::Mapped => answers("Mapped", 11, Kind::Unmapped),
@@ -84,11 +95,16 @@ const fn rule(kind: Kind) -> Rule {
         Kind::Adopted => answers("Adopted", 21, Kind::Born),
         Kind::Placed => tells("Placed", 30),
         Kind::Sources => Rule {
-            repeats: true,
+            repeats: Repeats::InARow,
             ..answers("Sources", 31, Kind::Placed)
         },
         Kind::NetDevices => tells("NetDevices", 35),
         Kind::NetDevicesMoved => answers("NetDevicesMoved", 36, Kind::NetDevices),
+        Kind::IdMap => Rule {
+            repeats: Repeats::Answered,
+            ..tells("IdMap", 37)
+        },
+        Kind::IdMapped => answers("IdMapped", 38, Kind::IdMap),
         Kind::Hooks => tells("Hooks", 40),
         Kind::HooksDone => answers("HooksDone", 41, Kind::Hooks),
         Kind::Console => tells("Console", 80),
@@ -129,11 +145,14 @@ impl Order {
             // A program that was not executed.
             Some(Kind::Executing) => kind == Kind::Failed,
             Some(last) => {
-                let moves = next.place > rule(last).place || (next.repeats && kind == last);
-                let answers = next
-                    .answers
-                    .is_none_or(|question| question == last || (next.repeats && kind == last));
-                moves && answers
+                let again = match next.repeats {
+                    Repeats::No => false,
+                    Repeats::InARow => kind == last,
+                    Repeats::Answered => rule(last).answers == Some(kind),
+                };
+                let moves = next.place > rule(last).place;
+                let answers = next.answers.is_none_or(|question| question == last);
+                again || (moves && answers)
             }
         };
         if fits && next.direction == direction {
@@ -187,6 +206,10 @@ mod tests {
                 (FromInit, Kind::Placed),
                 (ToInit, Kind::Sources),
                 (ToInit, Kind::Sources),
+                (FromInit, Kind::IdMap),
+                (ToInit, Kind::IdMapped),
+                (FromInit, Kind::IdMap),
+                (ToInit, Kind::IdMapped),
                 ready,
                 run_,
             ],
@@ -214,6 +237,8 @@ mod tests {
             &[plan, (ToInit, Kind::Ready)],
             &[plan, (ToInit, Kind::Sources)],
             &[plan, (FromInit, Kind::Born), (ToInit, Kind::Mapped)],
+            &[plan, (FromInit, Kind::IdMap), (FromInit, Kind::IdMap)],
+            &[plan, (FromInit, Kind::Hooks), (FromInit, Kind::IdMap)],
             &[plan, (FromInit, Kind::Ready), (FromInit, Kind::Console)],
             &[plan, (FromInit, Kind::Console), (ToInit, Kind::Run)],
             &[plan, (FromInit, Kind::Failed), (FromInit, Kind::Executing)],

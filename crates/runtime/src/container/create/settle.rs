@@ -33,11 +33,12 @@ impl Making<'_> {
     pub(super) fn settle(
         &mut self,
         channel: &Channel,
-        settling: Settling,
+        mut settling: Settling,
     ) -> Result<(Option<OwnedFd>, Limited)> {
         let (cgroup, child) = Self::parts(&mut self.made)?;
         settling.follow(channel, child)?;
         move_devices(channel, child, &self.plan)?;
+        settling.map_ids(channel, child)?;
         let mut limited = Limited::NotYet;
         if self.hooks.has(&[Hook::Prestart, Hook::CreateRuntime]) {
             answer(channel, Kind::Hooks, child, "create")?;

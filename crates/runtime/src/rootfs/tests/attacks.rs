@@ -39,7 +39,7 @@ fn a_dev_that_is_a_symlink_gets_no_nodes_anywhere() {
                 };
                 let plan = bundle.plan(mounts, json!({}));
                 let error = isolated(|| {
-                    prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap_err()
+                    prepare_with(&plan, no_help(), MountApi::without(missing)).unwrap_err()
                 });
                 assert_eq!(error.errno(), Some(Errno::LOOP), "{error}");
                 assert!(is_empty(&outside) && is_empty(&bundle.image("outside")));
@@ -66,7 +66,7 @@ fn proc_and_sys_must_be_ordinary_directories() {
                     json!({"destination": format!("/{name}"), "type": fstype, "source": fstype});
                 let plan = bundle.plan(json!([mount]), json!({}));
                 let error = isolated(|| {
-                    prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap_err()
+                    prepare_with(&plan, no_help(), MountApi::without(missing)).unwrap_err()
                 });
                 let expected =
                     format!("filesystem {fstype:?} must be mounted on ordinary directory");
@@ -105,7 +105,7 @@ fn a_mount_point_never_leaves_the_root() {
         assert!(is_empty(&outside));
         let magic = bundle.plan(json!([proc(), tmpfs("/magic/x", &[])]), json!({}));
         let error =
-            isolated(|| prepare_with(&magic, Vec::new(), MountApi::without(missing)).unwrap_err());
+            isolated(|| prepare_with(&magic, no_help(), MountApi::without(missing)).unwrap_err());
         assert_eq!(error.errno(), Some(Errno::LOOP), "{error}");
     }
 }
@@ -119,7 +119,7 @@ fn a_symlink_into_proc_is_no_way_around_the_allowed_list() {
         for path in ["/innocent/kernel", "/whole", "/whole/cpuinfo"] {
             let plan = bundle.plan(json!([proc(), tmpfs(path, &[])]), json!({}));
             let error = isolated(|| {
-                prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap_err()
+                prepare_with(&plan, no_help(), MountApi::without(missing)).unwrap_err()
             });
             assert!(
                 error.to_string().ends_with("because it leads into /proc"),
@@ -131,7 +131,7 @@ fn a_symlink_into_proc_is_no_way_around_the_allowed_list() {
             json!({}),
         );
         let error =
-            isolated(|| prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap_err());
+            isolated(|| prepare_with(&plan, no_help(), MountApi::without(missing)).unwrap_err());
         assert!(
             error
                 .to_string()
@@ -159,7 +159,7 @@ fn a_replaced_null_device_masks_nothing_and_is_an_error() {
             let plan = bundle.plan(mounts, json!({"maskedPaths": ["/etc/passwd"]}));
             isolated(|| {
                 let mut prepared =
-                    prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap();
+                    prepare_with(&plan, no_help(), MountApi::without(missing)).unwrap();
                 prepared.pivot().unwrap();
                 fs::remove_file("/dev/null").unwrap();
                 match replacement {
@@ -188,7 +188,7 @@ fn a_terminal_is_not_looked_up_by_name() {
     let bundle = Bundle::new();
     let plan = bundle.plan(default_mounts(), json!({}));
     isolated(|| {
-        let mut prepared = prepare(&plan, Vec::new()).unwrap();
+        let mut prepared = prepare(&plan, no_help()).unwrap();
         prepared.pivot().unwrap();
         // Something over what should be the slave: the slave comes from the master all the same.
         let (_keep, _) = open_console().unwrap();
@@ -205,7 +205,7 @@ fn a_terminal_is_not_looked_up_by_name() {
         let devpts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["ptmxmode=666"]});
         let plan = bundle.plan(json!([proc(), devpts]), json!({}));
         isolated(|| {
-            let mut prepared = prepare(&plan, Vec::new()).unwrap();
+            let mut prepared = prepare(&plan, no_help()).unwrap();
             prepared.pivot().unwrap();
             let error = open_console()
                 .and_then(|(_, slave)| prepared.mount_console(slave.as_fd()))
@@ -239,7 +239,7 @@ fn writes_do_not_follow_what_is_mounted_over_proc() {
     let bundle = Bundle::new();
     let plan = bundle.plan(json!([proc(), tmpfs("/dev", &[])]), json!({}));
     isolated(|| {
-        let mut prepared = prepare(&plan, Vec::new()).unwrap();
+        let mut prepared = prepare(&plan, no_help()).unwrap();
         prepared.pivot().unwrap();
         // The container's /proc serves us as long as nobody mounts in it; then it fails, closed.
         let name = "kernel.sched_rt_runtime_us";
@@ -361,7 +361,7 @@ fn mounts_do_not_land_outside_during_a_race() {
         let plan = bundle.plan(json!([tmpfs("/volume/dir/mnt", &[])]), json!({}));
         let outside = outside(&bundle);
         let attempt = || {
-            let Ok(prepared) = prepare_with(&plan, Vec::new(), MountApi::without(missing)) else {
+            let Ok(prepared) = prepare_with(&plan, no_help(), MountApi::without(missing)) else {
                 return;
             };
             let table = Procfs::default().read_self("mountinfo").unwrap();

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Kinds of mounts and their options.
 
+use std::cell::Cell;
+
 use super::*;
+use crate::rootfs::plan::Mount;
+use crate::rootfs::sources::IdMaps;
 
 #[test]
 fn files_and_directories_are_bound_and_their_places_made() {
@@ -109,8 +113,7 @@ fn old_kernels_keep_flags_as_new_ones_do_and_refuse_what_they_cannot() {
             let refused = json!([bind("/rro", &source, &["rbind", "rro"])]);
             let plan = bundle.plan(refused, json!({}));
             isolated(|| {
-                let error =
-                    prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap_err();
+                let error = prepare_with(&plan, no_help(), MountApi::without(missing)).unwrap_err();
                 assert_eq!(error.errno(), Some(Errno::NOSYS), "{error}");
             });
             enter_with(&bundle.plan(mounts, json!({})), MountApi::without(missing)).unwrap();
@@ -219,7 +222,7 @@ fn a_failed_mount_is_told_with_source_place_and_cause() {
         ] {
             let plan = bundle.plan(json!([mount]), json!({}));
             let error = isolated(|| {
-                prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap_err()
+                prepare_with(&plan, no_help(), MountApi::without(missing)).unwrap_err()
             });
             assert!(error.to_string().contains(expected), "{error}");
             assert!(error.errno().is_some());
@@ -379,7 +382,7 @@ fn an_id_mapped_source_is_what_was_opened_whatever_its_path_becomes() {
         assert_eq!(fs::metadata("/y/key").unwrap().uid(), 0);
     });
     // Sources that do not fit the plan are not taken for others.
-    let error = isolated(|| prepare(&plan, Vec::new()).unwrap_err());
+    let error = isolated(|| prepare(&plan, no_help()).unwrap_err());
     assert!(error.to_string().contains("not as many"), "{error}");
     let missing = bundle.plan(
         json!([{"destination": "/x", "type": "bind", "source": "/nope/nope", "options": ["bind"],
@@ -394,4 +397,77 @@ fn an_id_mapped_source_is_what_was_opened_whatever_its_path_becomes() {
             .to_string()
             .starts_with("error mounting \"/nope/nope\" to rootfs at \"/x\"")
     );
+}
+
+/// A bind mount whose files belong to others.
+fn id_mapped(destination: &str, source: &Path) -> Value {
+    let ids = json!([{"containerID": 0, "hostID": 4000, "size": 10}]);
+    let mut mount = bind(destination, source, &["rbind"]);
+    mount["uidMappings"] = ids.clone();
+    mount["gidMappings"] = ids;
+    mount
+}
+
+/// As [`enter`], with somebody who id-maps what is in the container's root; says how often.
+fn enter_mapping(plan: &Plan) -> Result<usize, Error> {
+    let mounts: Vec<&Mount> = plan.mapped_in_turn().collect();
+    let done = Cell::new(0);
+    let map_ids = |tree: BorrowedFd<'_>| {
+        let mount = mounts[done.replace(done.get() + 1)];
+        let tree = tree.try_clone_to_owned().unwrap();
+        let mapped = IdMaps::default().map(mount, &tree);
+        mapped.map_err(|e| e.to_string())
+    };
+    let help = Help {
+        sources: Vec::new(),
+        map_ids: &map_ids,
+    };
+    steps_after(prepare(plan, help)?)?;
+    Ok(done.get())
+}
+
+#[test]
+fn what_an_earlier_mount_has_brought_can_be_id_mapped() {
+    let bundle = Bundle::new();
+    let source = bundle.host("source");
+    fs::create_dir_all(source.join("deep")).unwrap();
+    fs::write(source.join("deep/file"), "").unwrap();
+    let mounts = json!([
+        bind("/b", &source, &["bind"]),
+        id_mapped("/c", &bundle.image("b/deep")),
+        id_mapped("/d", &bundle.image("etc")),
+    ]);
+    let plan = bundle.plan(mounts, json!({}));
+    assert!(plan.sources().is_empty());
+    isolated(|| {
+        assert_eq!(enter_mapping(&plan).unwrap(), 2);
+        let owner = |path: &str| fs::metadata(path).unwrap().uid();
+        assert_eq!((owner("/b/deep/file"), owner("/c/file")), (0, 4000));
+        assert_eq!((owner("/etc"), owner("/d")), (0, 4000));
+    });
+}
+
+#[test]
+fn an_id_mapped_source_in_the_root_leads_nowhere_else() {
+    let bundle = Bundle::new();
+    fs::create_dir(bundle.host("secret")).unwrap();
+    fs::write(bundle.host("secret/key"), "").unwrap();
+    symlink("../../../secret", bundle.image("etc/out")).unwrap();
+    symlink("/tmp", bundle.image("etc/in")).unwrap();
+    let out = bundle.plan(
+        json!([id_mapped("/x", &bundle.image("etc/out"))]),
+        json!({}),
+    );
+    let error = isolated(|| enter_mapping(&out).unwrap_err());
+    assert_eq!(error.errno(), Some(Errno::NOENT), "{error}");
+    let inside = bundle.plan(json!([id_mapped("/x", &bundle.image("etc/in"))]), json!({}));
+    isolated(|| {
+        assert_eq!(enter_mapping(&inside).unwrap(), 1);
+        assert_eq!(fs::metadata("/x").unwrap().uid(), 4000);
+        assert_eq!(fs::metadata("/tmp").unwrap().uid(), 0);
+    });
+    // Who cannot be helped has no container.
+    let refused = isolated(|| prepare(&inside, no_help()).unwrap_err());
+    let text = refused.to_string();
+    assert!(text.ends_with("id-mapped mount: not expected"), "{text}");
 }

@@ -161,7 +161,7 @@ fn locked(source: &Path) {
         ]);
         let plan = bundle.plan(mounts, json!({}));
         isolated(|| {
-            let error = prepare_with(&refused, Vec::new(), MountApi::without(missing)).unwrap_err();
+            let error = prepare_with(&refused, no_help(), MountApi::without(missing)).unwrap_err();
             assert_eq!(error.errno(), Some(Errno::PERM), "{error}");
         });
         isolated(|| {

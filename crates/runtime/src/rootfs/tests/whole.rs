@@ -322,7 +322,7 @@ fn a_terminal_is_the_containers_own() {
         let bundle = Bundle::new();
         let plan = bundle.plan(default_mounts(), default_linux());
         isolated(|| {
-            let mut prepared = prepare_with(&plan, Vec::new(), MountApi::without(missing)).unwrap();
+            let mut prepared = prepare_with(&plan, no_help(), MountApi::without(missing)).unwrap();
             prepared.pivot().unwrap();
             let (master, slave) = open_console().unwrap();
             prepared.mount_console(slave.as_fd()).unwrap();

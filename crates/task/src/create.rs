@@ -235,16 +235,7 @@ fn create(
     notify_socket: Option<&str>,
     request: &CreateTaskRequest,
 ) -> Result<Created, Status> {
-    let options = match request.options.as_ref() {
-        Some(any) => {
-            Options::from_any(&any.type_url, &any.value).map_err(Status::invalid_argument)?
-        }
-        None => Options::default(),
-    };
-    let failed = |e: &dyn std::error::Error| {
-        Status::unknown(format!("OCI runtime create failed: {}", chain(e)))
-    };
-    options.check_binary().map_err(|e| failed(&e))?;
+    let options = options_of(request)?;
     let state_root = Path::new(options.state_root());
     let directory = runtime::state::Directory::new(state_root, namespace, &request.id)
         .map_err(|e| failed(&e))?;
@@ -264,35 +255,29 @@ fn create(
     let (mut io, child) = telemetry::traced("open stdio", || {
         open_stdio(namespace, request, &options, &bundle)
     })?;
-    let created = runtime::Container::create(
-        runtime,
-        CreateRequest {
-            id: &request.id,
-            bundle: &bundle,
-            directory,
-            socket_directory: None,
-            gate: runtime::gate::Gate::Channel,
-            stdio: child,
-            inherited: runtime::Inherited::default(),
-            pivot: if options.no_pivot_root {
-                runtime::rootfs::Pivot::MoveMount
-            } else {
-                runtime::rootfs::Pivot::PivotRoot
-            },
-            keyring: if options.no_new_keyring {
-                Keyring::Inherited
-            } else {
-                Keyring::New
-            },
-            maker: runtime::Maker::Root,
-            cgroup_driver: if options.systemd_cgroup {
-                runtime::CgroupDriver::Systemd
-            } else {
-                runtime::CgroupDriver::Cgroupfs
-            },
+    let wanted = CreateRequest {
+        id: &request.id,
+        bundle: &bundle,
+        directory,
+        socket_directory: None,
+        gate: runtime::gate::Gate::Channel,
+        stdio: child,
+        inherited: runtime::Inherited::default(),
+        pivot: match options.no_pivot_root {
+            true => runtime::rootfs::Pivot::MoveMount,
+            false => runtime::rootfs::Pivot::PivotRoot,
         },
-    );
-    let (container, console) = match created {
+        keyring: match options.no_new_keyring {
+            true => Keyring::Inherited,
+            false => Keyring::New,
+        },
+        maker: runtime::Maker::Root,
+        cgroup_driver: match options.systemd_cgroup {
+            true => runtime::CgroupDriver::Systemd,
+            false => runtime::CgroupDriver::Cgroupfs,
+        },
+    };
+    let (container, console) = match runtime::Container::create(runtime, wanted) {
         Ok(created) => created,
         Err(e) => {
             end_io(io);
@@ -316,6 +301,20 @@ fn create(
         labels: Labels::of(bundle.spec()),
         pressure,
     })
+}
+
+fn failed(error: &dyn std::error::Error) -> Status {
+    Status::unknown(format!("OCI runtime create failed: {}", chain(error)))
+}
+
+fn options_of(request: &CreateTaskRequest) -> Result<Options, Status> {
+    let options = match request.options.as_ref() {
+        Some(any) => Options::from_any(&any.type_url, &any.value),
+        None => Ok(Options::default()),
+    };
+    let options = options.map_err(Status::invalid_argument)?;
+    options.check_binary().map_err(|e| failed(&e))?;
+    Ok(options)
 }
 
 /// Gives a terminal's master to the relay.

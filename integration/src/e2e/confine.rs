@@ -227,24 +227,7 @@ fn only_stdio_is_open_in_an_exec(lab: &Lab) -> Outcome {
 
 /// CVE-2019-5736. The container executes `/proc/self/exe`: while that is the runtime's program, a
 /// process inside opens it through `/proc/<pid>/exe`, and then tries to write to it.
-const ATTACK: &str = r#"
-    echo ready
-    while :; do
-        for p in /proc/[0-9]*; do
-            e=$(readlink $p/exe) || continue
-            case $e in ''|*/busybox) continue;; esac
-            echo "caught $e"
-            (: >$p/exe) && echo WRITTEN
-            (
-                exec 3<$p/exe
-                i=0
-                while [ $i -lt 100 ]; do
-                    (: >/proc/self/fd/3) && echo WRITTEN
-                    i=$((i+1)); sleep 0.01
-                done
-            )
-        done
-    done 2>/dev/null"#;
+const ATTACK: &str = include_str!("overwrite.sh");
 
 fn the_runtimes_program_cannot_be_written_through_proc(lab: &Lab) -> Outcome {
     let program = match lab.is_reference() {

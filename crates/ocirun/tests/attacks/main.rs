@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lab::{Bundle, Lab, OCIRUN, wait_until};
+use lab::{Bundle, Lab, OCIRUN, Running, wait_until};
 use serde_json::json;
 
 /// What no container may ever get to see or change.

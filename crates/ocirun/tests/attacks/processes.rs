@@ -65,24 +65,7 @@ fn no_descriptor_of_the_runtime_is_a_way_out() {
 
 /// CVE-2019-5736. While the runtime's program runs in the container, a process there opens it
 /// through `/proc/<pid>/exe`, keeps that open, and writes as soon as nobody executes it.
-const OVERWRITE: &str = r#"
-    echo ready
-    while :; do
-        for p in /proc/[0-9]*; do
-            e=$(readlink $p/exe) || continue
-            case $e in ''|*/busybox) continue;; esac
-            echo "caught $e"
-            (: >$p/exe) && echo WRITTEN
-            (
-                exec 3<$p/exe || exit
-                i=0
-                while [ $i -lt 20 ]; do
-                    (: >/proc/self/fd/3) && echo WRITTEN
-                    i=$((i+1)); sleep 0.01
-                done
-            )
-        done
-    done 2>/dev/null"#;
+const OVERWRITE: &str = include_str!("../../../../integration/src/e2e/overwrite.sh");
 
 #[test]
 fn the_runtimes_program_cannot_be_overwritten_by_exec_or_entrypoint() {
@@ -106,17 +89,8 @@ fn the_runtimes_program_cannot_be_overwritten_by_exec_or_entrypoint() {
     for library in ["/lib", "/lib64", "/usr/lib"] {
         volume(&entry, &fs::canonicalize(library).unwrap(), library);
     }
-    // In the attacker's PID namespace, where it can see it.
-    let namespace = format!("/proc/{}/ns/pid", running.pid());
-    entry.edit(|spec| {
-        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
-        for pid in namespaces
-            .iter_mut()
-            .filter(|namespace| namespace["type"] == "pid")
-        {
-            pid["path"] = namespace.clone().into();
-        }
-    });
+    // Where the attacker can see it.
+    share_pids(&entry, &running);
     again_and_again("the runtime's program by exec and entrypoint", |number| {
         // Executing oneself may work or not; `init` waits for a socket that is not there.
         running.exec(["/proc/self/exe", "--version"]);
@@ -131,6 +105,17 @@ fn the_runtimes_program_cannot_be_overwritten_by_exec_or_entrypoint() {
     assert!(lab.ocirun(["--version"]).success());
     let caught = output.matches("caught").count();
     let _ = writeln!(std::io::stderr(), "  caught it {caught} times");
+}
+
+/// Puts a container into the PID namespace of another.
+fn share_pids(bundle: &Bundle, with: &Running<'_>) {
+    let namespace = format!("/proc/{}/ns/pid", with.pid());
+    bundle.edit(|spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        for pid in namespaces.iter_mut().filter(|one| one["type"] == "pid") {
+            pid["path"] = namespace.clone().into();
+        }
+    });
 }
 
 /// Looks into every process that is not its own, as root of the container.
@@ -169,16 +154,7 @@ fn an_init_at_the_gate_holds_nothing_of_the_host_and_shows_nothing() {
     let Some(lab) = Lab::new() else { return };
     let neighbour = lab.start("n", &lab.bundle("n", ["sleep", "1000"]));
     let bundle = lab.bundle("b", ["sleep", "1000"]);
-    let namespace = format!("/proc/{}/ns/pid", neighbour.pid());
-    bundle.edit(|spec| {
-        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
-        for pid in namespaces
-            .iter_mut()
-            .filter(|namespace| namespace["type"] == "pid")
-        {
-            pid["path"] = namespace.clone().into();
-        }
-    });
+    share_pids(&bundle, &neighbour);
     assert!(lab.ocirun(["create", "-b", bundle.name(), "c"]).success());
     let pid = lab.state("c")["pid"].as_i64().unwrap();
     let mut links = Vec::new();

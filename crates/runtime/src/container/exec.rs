@@ -104,14 +104,7 @@ impl Container {
             Some(asked) => self.spawn_in(runtime, asked.clone_target())?,
             None => self.spawn_inside(runtime)?,
         };
-        let mut made = Made {
-            directory: None,
-            cgroup: None,
-            child: None,
-            intel_rdt: None,
-            host_root: None,
-            hooks: None,
-        };
+        let mut made = Made::default();
         let child = made.child.insert(child);
         set_oom_score(child.pid, process.oom_score_adj())?;
         if let Some(group) = &self.intel_rdt {
@@ -141,19 +134,7 @@ impl Container {
         if let Some(gate) = gate {
             take_over(&channel, child, gate, "exec")?;
         }
-        let console = receive_console(&channel, &plan, child)?;
-        let subject = Subject {
-            id: &self.id,
-            status: "running",
-            init: self.pid,
-            bundle: &self.bundle,
-            annotations: &self.annotations,
-        };
-        hand_over_listener(self.seccomp.as_ref(), &channel, child, &subject, "exec")?;
-        answer(&channel, Kind::Executing, child, "exec")?;
-        if let Some(message) = channel.expect(&[])? {
-            return Err(Error::Protocol(format!("{:?} after the end", message.kind)));
-        }
+        let console = self.follow_exec(&channel, child, &plan)?;
         let Some(Child { pid, pidfd }) = made.child.take() else {
             return Err(Error::Protocol("no child".to_owned()));
         };
@@ -162,6 +143,29 @@ impl Container {
             pidfd,
             console,
         })
+    }
+
+    /// Answers a process that is in its place until its program is executed: its terminal, if it has one.
+    fn follow_exec(
+        &self,
+        channel: &Channel,
+        child: &Child,
+        plan: &process::Plan,
+    ) -> Result<Option<OwnedFd>> {
+        let console = receive_console(channel, plan, child)?;
+        let subject = Subject {
+            id: &self.id,
+            status: "running",
+            init: self.pid,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        };
+        hand_over_listener(self.seccomp.as_ref(), channel, child, &subject, "exec")?;
+        answer(channel, Kind::Executing, child, "exec")?;
+        match channel.expect(&[])? {
+            Some(message) => Err(Error::Protocol(format!("{:?} after the end", message.kind))),
+            None => Ok(console),
+        }
     }
 
     fn spawn_in(

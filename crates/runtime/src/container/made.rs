@@ -12,6 +12,7 @@ use crate::intel_rdt;
 use crate::state::{Directory, State};
 
 /// What has been made so far of a container; undone on drop unless kept.
+#[derive(Default)]
 pub(super) struct Made {
     pub(super) directory: Option<Directory>,
     pub(super) cgroup: Option<Cgroup>,

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use serde_json::{Value, json};
 
 use crate::container::Builder;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome, SOON, wait_until};
 use crate::host;
 use crate::lab::Lab;
 use crate::tests;
@@ -27,6 +27,7 @@ tests!["mounts";
     a_shared_mount_receives_what_the_host_mounts,
     the_rootfs_is_mounted_where_the_bundle_says,
     every_mount_of_the_default_document_is_there,
+    a_program_may_serve_the_root_file_system,
 ];
 
 fn with_mount<'a>(builder: Builder<'a>, mount: Value) -> Builder<'a> {
@@ -289,4 +290,51 @@ fn every_mount_of_the_default_document_is_there(lab: &Lab) -> Outcome {
         assert!(found, "no {point} {kind} {options} in {output}");
     }
     Ok(())
+}
+
+/// What a program needs to serve a file system, if the machine has it.
+fn needs_fuse() -> Outcome {
+    if fs::File::open("/dev/fuse").is_err() {
+        // The kernel's business: nothing that scripts/setup could install.
+        let reason = "this machine has no /dev/fuse";
+        return Err(Failure::Exempt(reason.to_owned()));
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    for program in ["mount.fuse3", "fuse-overlayfs"] {
+        let mut folders = std::env::split_paths(&path);
+        if !folders.any(|folder| folder.join(program).is_file()) {
+            return Err(Failure::Lacking(format!("this machine has no {program}")));
+        }
+    }
+    Ok(())
+}
+
+/// The layers that the kernel would put together, put together by fuse-overlayfs.
+fn a_program_may_serve_the_root_file_system(lab: &Lab) -> Outcome {
+    needs_fuse()?;
+    let script = "grep ' / / ' /proc/self/mountinfo; echo new >/new; cat /new; sleep 1000";
+    let mut container = lab.script(script).record()?;
+    for mount in container.rootfs_mut() {
+        assert_eq!(mount.r#type, "overlay");
+        mount.r#type = "fuse3.fuse-overlayfs".to_owned();
+        // The kernel's own.
+        mount.options.retain(|option| option.contains("dir="));
+    }
+    container.create()?;
+    container.start()?;
+    container.streams.stdout()?.wait_for("new\n")?;
+    let rootfs = lab.containerd().bundle(container.id()).join("rootfs");
+    let servers = || {
+        let mut all = host::processes_with(&rootfs.to_string_lossy());
+        all.retain(|process| process.command.contains("fuse-overlayfs"));
+        all
+    };
+    assert_eq!(servers().len(), 1);
+    assert_eq!(fs::read_to_string(rootfs.join("new"))?, "new\n");
+    assert_eq!(container.shell("e", "cat /new")?, "new\n");
+    let output = container.kill_and_finish()?.stdout;
+    assert!(output.contains(" - fuse.fuse-overlayfs "), "{output}");
+    wait_until(SOON, "the end of the program", || {
+        servers().is_empty().then_some(())
+    })
 }

@@ -2,10 +2,12 @@
 //! Namespaces: new, joined, shared with the host; and what is set in them.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
+use crate::host;
 use crate::lab::Lab;
 use crate::tests;
 
@@ -19,6 +21,7 @@ tests!["namespaces";
     the_loopback_interface_is_up,
     the_container_is_in_its_cgroup,
     processes_of_the_host_are_not_seen,
+    a_container_without_a_mount_namespace_leaves_the_host_as_it_was,
 ];
 
 /// A namespace of a process as `kind:[number]`.
@@ -186,5 +189,43 @@ fn processes_of_the_host_are_not_seen(lab: &Lab) -> Outcome {
     let lines: Vec<_> = output.lines().collect();
     assert!(lines[0].parse::<u32>()? <= 3, "{output}");
     assert_eq!(lines[1], "1");
+    Ok(())
+}
+
+/// Not for the Go shim: runc changes the propagation of the host's own "/" then, and leaves it so.
+fn a_container_without_a_mount_namespace_leaves_the_host_as_it_was(lab: &Lab) -> Outcome {
+    if lab.is_reference() {
+        let reason = "it would change the mounts of this machine";
+        return Err(Failure::Exempt(reason.to_owned()));
+    }
+    let root = || -> Outcome<String> {
+        let table = fs::read_to_string("/proc/self/mountinfo")?;
+        let line = table
+            .lines()
+            .find(|line| line.split(' ').nth(4) == Some("/"));
+        Ok(line.unwrap_or_default().to_owned())
+    };
+    let before = root()?;
+    let builder = lab
+        .container(["sleep", "1000"])
+        .sharing("mount")
+        .edit(|spec| {
+            spec["linux"]["maskedPaths"] = json!([]);
+            spec["linux"]["readonlyPaths"] = json!([]);
+        });
+    let container = builder.start()?;
+    let own = std::process::id();
+    assert_eq!(namespace(container.pid(), "mnt")?, namespace(own, "mnt")?);
+    let said = container.shell(
+        "e",
+        "pwd; ls -d /bin/busybox; cat /proc/1/comm; ls /dev/pts",
+    )?;
+    assert_eq!(said, "/\n/bin/busybox\nsleep\nptmx\n");
+    let bundle = lab.containerd().bundle(container.id());
+    let mounts = host::mounts_below(&bundle);
+    assert!(mounts.contains(&bundle.join("rootfs/proc")), "{mounts:?}");
+    container.kill_and_finish()?;
+    assert_eq!(host::mounts_below(&bundle), Vec::<PathBuf>::new());
+    assert_eq!(root()?, before);
     Ok(())
 }

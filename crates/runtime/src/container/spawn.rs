@@ -123,7 +123,7 @@ pub(super) struct Descriptors<'a> {
 impl<'a> Descriptors<'a> {
     pub(super) fn new(runtime: &'a Runtime, cgroup: &Cgroup) -> Result<Self> {
         let tasks = cgroup.join_files().map_err(|source| Error::Cgroup {
-            attempt: "open cgroup tasks",
+            attempt: "unable to start container process: error adding pid to cgroup",
             source,
         })?;
         Ok(Self {

@@ -164,6 +164,12 @@ impl Attributes {
         Ok(this)
     }
 
+    /// Whether the process is to be scheduled by deadlines.
+    pub(crate) fn has_deadline(&self) -> bool {
+        self.scheduler
+            .is_some_and(|scheduler| scheduler.policy == SCHED_DEADLINE)
+    }
+
     /// Adds what is of the container and all its processes.
     ///
     /// # Errors

@@ -149,3 +149,23 @@ fn limits_are_changed_by_flags_and_by_a_document() {
         "{wrong:?}"
     );
 }
+
+/// The kernel's rule, which must not depend on when the limits are set: an exec would be refused as well.
+#[test]
+fn a_deadline_needs_all_processors() {
+    let Some(lab) = Lab::new() else { return };
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: needs two processors");
+        return;
+    }
+    let bundle = lab.bundle("c", ["true"]);
+    bundle.edit(|spec| {
+        spec["linux"]["resources"]["cpu"] = json!({"cpus": "0"});
+        spec["process"]["scheduler"] = json!({"policy": "SCHED_DEADLINE", "runtime": 42_000,
+            "deadline": 1_000_000, "period": 1_000_000});
+    });
+    let refused = lab.ocirun(["run", "-b", bundle.name(), "c"]);
+    let hint = "process scheduler can't be used together with AllowedCPUs";
+    assert!(refused.stderr.contains(hint), "{refused:?}");
+    assert_eq!(fs::read_dir(lab.root()).unwrap().count(), 0);
+}

@@ -52,7 +52,8 @@ impl Container {
         let mut making = Making::begin(runtime, &request, plan, &init.hooks)?;
         making.make_cgroup()?;
         let waiting = making.make_init(init, request.stdio, request.inherited)?;
-        let (console, limited) = making.settle(&waiting.channel, waiting.settling)?;
+        let (console, limited) =
+            making.settle(&waiting.channel, waiting.settling, waiting.limited)?;
         let container = making.finish(waiting.channel, limited)?;
         Ok((container, console))
     }

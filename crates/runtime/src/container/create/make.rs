@@ -10,6 +10,7 @@ use oci_spec::runtime::Spec;
 use sys::spawn::Child;
 
 use super::plan::Plan;
+use super::settle::{Limited, set_limits};
 use super::settling::Settling;
 use crate::container::made::Made;
 use crate::container::spawn::{Descriptors, PidNamespace, set_oom_score, spawn};
@@ -41,6 +42,7 @@ pub(super) struct Making<'a> {
 pub(super) struct Begun {
     pub(super) channel: Channel,
     pub(super) settling: Settling,
+    pub(super) limited: Limited,
 }
 
 impl<'a> Making<'a> {
@@ -129,6 +131,7 @@ impl<'a> Making<'a> {
         inherited: Inherited,
     ) -> Result<Begun> {
         let mappings = self.plan.mappings.take();
+        let limited_first = self.is_limited_first();
         let Some(cgroup) = &self.made.cgroup else {
             return Err(incomplete());
         };
@@ -161,6 +164,13 @@ impl<'a> Making<'a> {
         for fd in &inherited.fds {
             descriptors.push(Descriptor::Inherited, fd.as_fd());
         }
+        let limited = match limited_first {
+            true => {
+                set_limits(cgroup, self.id, child, &self.plan)?;
+                Limited::Yes
+            }
+            false => Limited::NotYet,
+        };
         let settling = Settling::begin(&self.bundle.namespaces, mappings, &init);
         descriptors.send(
             &channel,
@@ -172,7 +182,19 @@ impl<'a> Making<'a> {
             Role::Init(Box::new(init)),
             &stdio,
         )?;
-        Ok(Begun { channel, settling })
+        Ok(Begun {
+            channel,
+            settling,
+            limited,
+        })
+    }
+
+    /// Whether init has to be limited before it does anything: the kernel grants a deadline to whoever may
+    /// use all processors, and would not notice that they become fewer.
+    fn is_limited_first(&self) -> bool {
+        let processors = &self.plan.limits.cpu.cpus;
+        let fewer = processors.as_ref().is_some_and(|list| !list.is_empty());
+        fewer && self.plan.process.attributes.has_deadline()
     }
 
     /// Its cgroup and its init.

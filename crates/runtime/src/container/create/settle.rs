@@ -34,17 +34,19 @@ impl Making<'_> {
         &mut self,
         channel: &Channel,
         mut settling: Settling,
+        mut limited: Limited,
     ) -> Result<(Option<OwnedFd>, Limited)> {
         let (cgroup, child) = Self::parts(&mut self.made)?;
         settling.follow(channel, child)?;
         move_devices(channel, child, &self.plan)?;
         settling.map_ids(channel, child)?;
-        let mut limited = Limited::NotYet;
         if self.hooks.has(&[Hook::Prestart, Hook::CreateRuntime]) {
             answer(channel, Kind::Hooks, child, "create")?;
             // Such a hook may want to see and change the container's limits.
-            set_limits(cgroup, self.id, child, &self.plan)?;
-            limited = Limited::Yes;
+            if limited == Limited::NotYet {
+                set_limits(cgroup, self.id, child, &self.plan)?;
+                limited = Limited::Yes;
+            }
             telemetry::traced("run host hooks", || run_host_hooks(&self.hooks, child.pid))?;
             channel.signal(Kind::HooksDone, &[])?;
         }

@@ -117,6 +117,7 @@ fn a_container_that_is_still_to_come_can_be_watched() {
     // It is looked for every few milliseconds.
     std::thread::sleep(Duration::from_millis(500));
     container.end().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
     // The end of the shim ends the watching.
     scene.container.end().unwrap();
     scene.shim.shutdown("before").unwrap();

@@ -26,8 +26,9 @@ const VARIABLE: &str = "CONTAINERD_SHIM_RUST_WATCHDOG_MS";
 pub(super) enum Divergence {
     /// An init has ended; no TaskExit was published.
     InitEnded,
-    /// Execs have ended; no TaskExit was published of them.
-    ExecsEnded,
+    /// An exec, the one with this pid, has ended; no TaskExit was published of it. One that is about to be
+    /// told at one look and another at the next are no difference that stays.
+    ExecEnded(i32),
     /// TaskExit of init was published; there are processes left.
     StillPopulated,
     /// Init runs; its cgroup is empty.
@@ -40,7 +41,7 @@ impl Divergence {
     fn text(self) -> &'static str {
         match self {
             Divergence::InitEnded => "the init has ended, but its exit is not published",
-            Divergence::ExecsEnded => "an exec has ended, but its exit is not published",
+            Divergence::ExecEnded(_) => "an exec has ended, but its exit is not published",
             Divergence::StillPopulated => {
                 "the exit is published, but processes are left in the cgroup"
             }
@@ -51,10 +52,11 @@ impl Divergence {
 }
 
 /// What the kernel says of one container.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Kernel {
     init_ended: bool,
-    execs_ended: bool,
+    /// Their pids.
+    execs_ended: Vec<i32>,
     /// `None`: it does not say.
     populated: Option<bool>,
     oom_kills: u64,
@@ -80,7 +82,9 @@ fn compare(kernel: &Kernel, told: &Told) -> Vec<Divergence> {
         }
     };
     check(kernel.init_ended && told.init_runs, Divergence::InitEnded);
-    check(kernel.execs_ended, Divergence::ExecsEnded);
+    for pid in &kernel.execs_ended {
+        check(true, Divergence::ExecEnded(*pid));
+    }
     check(
         told.init_stopped && told.private_pid_namespace && kernel.populated == Some(true),
         Divergence::StillPopulated,
@@ -193,8 +197,9 @@ fn look(container: &Container) -> Option<(Kernel, Told)> {
     let kernel = Kernel {
         init_ended: container.init.pidfd.as_deref().is_some_and(has_ended),
         execs_ended: running
-            .filter_map(|process| process.pidfd.as_deref())
-            .any(has_ended),
+            .filter(|process| process.pidfd.as_deref().is_some_and(has_ended))
+            .map(|process| process.pid)
+            .collect(),
         populated: runtime.cgroup.populated().ok(),
         oom_kills: runtime.cgroup.oom_kills(),
     };
@@ -229,7 +234,7 @@ mod tests {
     };
     const ALIVE: Kernel = Kernel {
         init_ended: false,
-        execs_ended: false,
+        execs_ended: Vec::new(),
         populated: Some(true),
         oom_kills: 2,
     };
@@ -267,11 +272,15 @@ mod tests {
         assert_eq!(compare(&silent, &RUNS), []);
         let more = Kernel {
             oom_kills: 3,
-            execs_ended: true,
+            execs_ended: vec![7, 8],
             ..ALIVE
         };
-        let both = [Divergence::ExecsEnded, Divergence::OomUntold];
-        assert_eq!(compare(&more, &RUNS), both);
+        let all = [
+            Divergence::ExecEnded(7),
+            Divergence::ExecEnded(8),
+            Divergence::OomUntold,
+        ];
+        assert_eq!(compare(&more, &RUNS), all);
     }
 
     #[test]
@@ -283,6 +292,10 @@ mod tests {
         assert_eq!(watchdog.confirm("c", &found), []);
         assert_eq!(watchdog.confirm("c", &found), found);
         assert_eq!(watchdog.confirm("c", &found), [], "told once");
+        let execs = [Divergence::ExecEnded(1), Divergence::ExecEnded(2)];
+        assert_eq!(watchdog.confirm("c", &execs[..1]), []);
+        assert_eq!(watchdog.confirm("c", &execs[1..]), [], "another one");
+        assert_eq!(watchdog.confirm("c", &execs), execs[1..]);
         watchdog.told("delete", "c");
         assert!(watchdog.seen.is_empty());
     }

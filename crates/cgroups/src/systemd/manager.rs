@@ -105,7 +105,15 @@ impl Systemd {
             match error.remote() {
                 // It was ours that got started, before the connection was lost.
                 Some(UNIT_EXISTS) if may.have_started => {
-                    return self.wait(unit, Goal::Started, deadline);
+                    match self.wait(unit, Goal::Started, deadline) {
+                        // Or was to be, and its job did not outlive what asked for it: its name is
+                        // free again in a moment.
+                        Err(Error::SystemdJob { .. }) if Instant::now() < deadline => {
+                            self.reset_failed(unit, deadline);
+                            thread::sleep(PAUSE);
+                        }
+                        done => return done,
+                    }
                 }
                 Some(UNIT_EXISTS) if may.reset() => self.reset_failed(unit, deadline),
                 Some(UNKNOWN_PROPERTY) if may.leave_out() => {
@@ -236,9 +244,6 @@ impl Systemd {
                 Ok(Some(_)) => Standing::Underway,
                 Ok(None) if look == deadline => return Ok(Err(slow(goal, unit))),
                 Ok(None) => standing(connection, unit, goal, deadline)?,
-                Err(error) if error.is_lost() && goal == Goal::Started => {
-                    return Ok(self.wait(unit, goal, deadline));
-                }
                 Err(error) => return Err(error),
             };
             if let Some(result) = concluded(standing, unit) {
@@ -372,20 +377,43 @@ fn standing(
     goal: Goal,
     deadline: Instant,
 ) -> Asked<Standing> {
-    let mut call = Message::call(DESTINATION, &object(unit), PROPERTIES, "Get")
-        .with(Value::str(UNIT))
-        .with(Value::str("ActiveState"));
-    let answer = match connection.call(&mut call, deadline) {
-        Err(error) if error.remote().is_some() && !error.is_lost() => None,
-        answer => Some(answer?),
-    };
-    let state = answer.as_ref().and_then(|answer| answer.body.first());
-    let state = state.and_then(|value| value.unwrapped().as_str());
+    // A busy systemd may not have come to it yet. Asked first: afterwards it would be too late.
+    if goal == Goal::Started && has_job(connection, unit, deadline)? {
+        return Ok(Standing::Underway);
+    }
+    let state = property(connection, unit, "ActiveState", deadline)?;
+    let state = state.as_ref().and_then(Value::as_str);
     Ok(match (goal, state.unwrap_or("inactive")) {
         (Goal::Started, "active") | (Goal::Stopped, "inactive" | "failed") => Standing::Done,
         (Goal::Started, state @ ("inactive" | "failed")) => Standing::Failed(state.to_owned()),
         _ => Standing::Underway,
     })
+}
+
+/// Whether something is still to be done with the unit.
+fn has_job(connection: &mut Connection, unit: &str, deadline: Instant) -> Asked<bool> {
+    // Its number, 0 for none, and its path.
+    Ok(match property(connection, unit, "Job", deadline)? {
+        Some(Value::Struct(job)) => !matches!(job.first(), None | Some(Value::U32(0))),
+        _ => false,
+    })
+}
+
+/// A property of a unit. `None`: there is no such unit, or it has none.
+fn property(
+    connection: &mut Connection,
+    unit: &str,
+    name: &str,
+    deadline: Instant,
+) -> Asked<Option<Value>> {
+    let mut call = Message::call(DESTINATION, &object(unit), PROPERTIES, "Get")
+        .with(Value::str(UNIT))
+        .with(Value::str(name));
+    let answer = match connection.call(&mut call, deadline) {
+        Err(error) if error.remote().is_some() && !error.is_lost() => return Ok(None),
+        answer => answer?,
+    };
+    Ok(answer.body.first().map(|value| value.unwrapped().clone()))
 }
 
 /// systemd's version, as 257 of "257.9-1~deb13u1".

@@ -33,6 +33,8 @@ enum Act {
     JobAmongOthers,
     Error(&'static str),
     Text(&'static str),
+    /// That the unit has a job of this number; 0 is none.
+    HasJob(u32),
     Nothing,
     /// Closes the connection without an answer.
     Leave,
@@ -141,6 +143,10 @@ fn perform(client: &mut BufReader<UnixStream>, call: &Message, act: Act) {
             send(client, error.with(Value::str("no")));
         }
         Act::Text(text) => answer(client, call, vec![Value::str(text).variant()]),
+        Act::HasJob(number) => {
+            let both = Value::Struct(vec![Value::U32(number), job()]);
+            answer(client, call, vec![both.variant()]);
+        }
         Act::Nothing => answer(client, call, Vec::new()),
         Act::Leave | Act::JobAndLeave => unreachable!(),
     }
@@ -277,23 +283,41 @@ fn an_old_systemd_does_without_what_it_does_not_know() {
     assert!(matches!(started, Err(Error::Systemd { .. })));
 }
 
+const NO_JOB: (&str, Act) = ("Get", Act::HasJob(0));
+
 #[test]
 fn a_lost_signal_is_made_up_for_by_looking() {
     let (_, started) = start(&[
         ("StartTransientUnit", Act::SilentJob),
+        NO_JOB,
         ("Get", Act::Text("activating")),
+        NO_JOB,
         ("Get", Act::Text("active")),
     ]);
     started.unwrap();
     let (_, started) = start(&[
         ("StartTransientUnit", Act::SilentJob),
+        NO_JOB,
         ("Get", Act::Text("failed")),
     ]);
     assert!(matches!(started, Err(Error::SystemdJob { result, .. }) if result == "failed"));
 }
 
 #[test]
+fn a_systemd_that_has_not_come_to_it_yet_is_waited_for() {
+    let (_, started) = start(&[
+        ("StartTransientUnit", Act::SilentJob),
+        ("Get", Act::HasJob(7)),
+        NO_JOB,
+        ("Get", Act::Text("active")),
+    ]);
+    started.unwrap();
+}
+
+#[test]
 fn a_systemd_that_executes_itself_anew_is_asked_again() {
+    let exists = ("StartTransientUnit", Act::Error(UNIT_EXISTS));
+    let active = ("Get", Act::Text("active"));
     // Before it has heard of the unit.
     let (_, started) = start(&[
         ("StartTransientUnit", Act::Leave),
@@ -304,15 +328,29 @@ fn a_systemd_that_executes_itself_anew_is_asked_again() {
     let no_reply = Act::Error("org.freedesktop.DBus.Error.NoReply");
     let (_, started) = start(&[
         ("StartTransientUnit", no_reply),
-        ("StartTransientUnit", Act::Error(UNIT_EXISTS)),
-        ("Get", Act::Text("active")),
+        exists.clone(),
+        NO_JOB,
+        active.clone(),
     ]);
     started.unwrap();
     // Before it has said how the job ended.
     let (_, started) = start(&[
         ("StartTransientUnit", Act::JobAndLeave),
+        exists.clone(),
         ("Get", Act::Leave),
-        ("Get", Act::Text("active")),
+        ("Get", Act::HasJob(7)),
+        NO_JOB,
+        active,
+    ]);
+    started.unwrap();
+    // And has forgotten it.
+    let (_, started) = start(&[
+        ("StartTransientUnit", Act::JobAndLeave),
+        exists,
+        NO_JOB,
+        ("Get", Act::Text("inactive")),
+        ("ResetFailedUnit", Act::Nothing),
+        ("StartTransientUnit", Act::Job("done")),
     ]);
     started.unwrap();
 }

@@ -188,26 +188,40 @@ fn greedy(lab: &Lab) -> Builder<'_> {
     )
 }
 
+/// When the last process has been killed for memory, systemd removes the cgroup with its counters as soon
+/// as it comes to it. The shim hears at the same time and is nearly always first, but where there is one
+/// slow processor for both and much else.
+fn some_time(mut attempt: impl FnMut() -> Outcome<bool>) -> Outcome {
+    for _ in 0..5 {
+        if attempt()? {
+            return Ok(());
+        }
+    }
+    Err(failed("systemd was first each time".to_owned()))
+}
+
 fn an_oom_is_told_although_the_scope_is_gone(lab: &Lab) -> Outcome {
     systemd::required()?;
-    let container = greedy(lab).start()?;
-    let (id, unit) = (container.id().to_owned(), unit(lab, container.id()));
-    assert_eq!(container.wait()?, 137);
-    // Nobody has deleted the container yet.
-    expect_no_scope(&unit)?;
-    let events = lab.events();
-    events.wait_for(&id, "exit")?;
-    container.finish()?;
-    // The Go shim before 2.3 tells when it likes, or not at all.
-    if lab.is_reference() {
-        return Ok(());
-    }
-    let names = events.names(&id);
-    let place = |name: &str| names.iter().position(|n| n == name);
-    let ordered = place("start") < place("oom") && place("oom") < place("exit");
-    assert!(ordered, "{names:?}");
-    assert_eq!(names.iter().filter(|name| *name == "oom").count(), 1);
-    Ok(())
+    some_time(|| {
+        let container = greedy(lab).start()?;
+        let (id, unit) = (container.id().to_owned(), unit(lab, container.id()));
+        assert_eq!(container.wait()?, 137);
+        // Nobody has deleted the container yet.
+        expect_no_scope(&unit)?;
+        let events = lab.events();
+        events.wait_for(&id, "exit")?;
+        container.finish()?;
+        // The Go shim before 2.3 tells when it likes, or not at all.
+        if lab.is_reference() {
+            return Ok(true);
+        }
+        let names = events.names(&id);
+        let ooms = names.iter().filter(|name| *name == "oom").count();
+        let place = |name: &str| names.iter().position(|n| n == name);
+        let ordered = place("start") < place("oom") && place("oom") < place("exit");
+        assert!(ooms == 0 || (ooms == 1 && ordered), "{names:?}");
+        Ok(ooms == 1)
+    })
 }
 
 fn stats_are_served_when_the_scope_is_gone(lab: &Lab) -> Outcome {
@@ -216,15 +230,17 @@ fn stats_are_served_when_the_scope_is_gone(lab: &Lab) -> Outcome {
         let reason = "the Go shim has no Stats of a container that has ended".to_owned();
         return Err(Failure::Exempt(reason));
     }
-    let container = greedy(lab).start()?;
-    let unit = unit(lab, container.id());
-    container.wait()?;
-    expect_no_scope(&unit)?;
-    let data = lab.client().metrics(container.id())?;
-    let metrics = Metrics::parse_from_bytes(&data.value).map_err(|e| failed(e.to_string()))?;
-    assert_eq!(metrics.memory_events.oom_kill, 1, "{metrics:?}");
-    container.finish()?;
-    Ok(())
+    some_time(|| {
+        let container = greedy(lab).start()?;
+        let unit = unit(lab, container.id());
+        container.wait()?;
+        expect_no_scope(&unit)?;
+        let data = lab.client().metrics(container.id())?;
+        let metrics = Metrics::parse_from_bytes(&data.value).map_err(|e| failed(e.to_string()))?;
+        container.finish()?;
+        assert!(metrics.memory_events.oom_kill <= 1, "{metrics:?}");
+        Ok(metrics.memory_events.oom_kill == 1)
+    })
 }
 
 fn a_scope_stopped_by_an_operator_is_a_container_that_has_ended(lab: &Lab) -> Outcome {

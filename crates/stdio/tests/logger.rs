@@ -23,12 +23,11 @@ impl Script {
     fn new(scheme: &str, script: &str) -> Self {
         let fifos = Fifos::new();
         let path = fifos.path("logger.sh");
-        std::fs::write(
+        let place = fifos.path(".");
+        write_script(
             &path,
-            format!("#!/bin/sh\ncd {}\n{script}\n", text(&fifos.path("."))),
-        )
-        .unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            &format!("#!/bin/sh\ncd {}\n{script}\n", text(&place)),
+        );
         let uri = format!("{scheme}://{}?z=last&a=b%20c", text(&path));
         Self { fifos, uri }
     }

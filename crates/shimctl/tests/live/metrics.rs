@@ -64,7 +64,7 @@ fn metrics_are_served_on_a_unix_socket_and_nowhere_else_than_here() {
     let mut child = command(scene.world.namespace(), &["metrics", "--listen", &address])
         .spawn()
         .unwrap();
-    until("it listens", || path.exists());
+    until("it listens", || UnixStream::connect(&path).is_ok());
     let get = |target: &str| {
         let mut stream = UnixStream::connect(&path).unwrap();
         write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();

@@ -65,6 +65,21 @@ impl Fifos {
     }
 }
 
+/// Makes a script that can be executed. Another program writes it: what a test has open for writing is
+/// open for a moment in each child that other tests make meanwhile, and cannot be executed (ETXTBSY).
+pub(crate) fn write_script(path: &Path, script: &str) {
+    let mut writer = Command::new("sh")
+        .args(["-c", r#"cat >"$0" && chmod 755 "$0""#])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = writer.stdin.take().unwrap();
+    input.write_all(script.as_bytes()).unwrap();
+    drop(input);
+    assert!(writer.wait().unwrap().success());
+}
+
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

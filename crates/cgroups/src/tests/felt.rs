@@ -7,9 +7,9 @@ use std::io::Write as _;
 
 use rustix::pipe::PipeFlags;
 
-use super::limits::{MoreHugepages, Restored, cpu, file};
+use super::limits::{HugePages, Restored, cpu, file};
 use super::*;
-use crate::limits::{Cpu, HugepageLimit, Network, RdmaLimit};
+use crate::limits::{Cpu, Network, RdmaLimit};
 
 const BUSY: &str = "while :; do :; done";
 
@@ -188,27 +188,10 @@ fn real_time_processes_get_the_time_that_they_are_given() {
 /// Reserved and never touched: what is in use is not limited by that.
 #[test]
 fn who_has_reserved_as_many_huge_pages_as_it_may_reserves_no_more() {
-    let top = Top::new();
-    let _restored = Restored::new(&top);
-    let top = top;
-    let cgroup = top.create("a/x");
-    let limits = |limit| Limits {
-        hugepages: vec![HugepageLimit {
-            page_size: "2MB".to_owned(),
-            limit,
-        }],
-        ..Limits::default()
-    };
-    let Some(_pages) = MoreHugepages::new(3) else {
-        eprintln!("SKIPPED: no huge pages to be had");
-        return;
-    };
-    if let Err(Error::NoController { .. }) = cgroup.set_limits(&limits(2 << 20)) {
-        eprintln!("SKIPPED: no hugetlb controller");
-        return;
-    }
+    let Some(huge) = HugePages::new() else { return };
+    let cgroup = &huge.cgroup;
     let (v1, v2) = ("hugetlb.2MB.rsvd.limit_in_bytes", "hugetlb.2MB.rsvd.max");
-    if file(&cgroup, "hugetlb", v1, v2).is_none() {
+    if file(cgroup, "hugetlb", v1, v2).is_none() {
         eprintln!("SKIPPED: no limit of reserved huge pages (Linux 5.7)");
         return;
     }
@@ -216,11 +199,11 @@ fn who_has_reserved_as_many_huge_pages_as_it_may_reserves_no_more() {
         // MAP_HUGETLB.
         let flags = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000";
         let script = format!("import mmap; mmap.mmap(-1, {pages} << 21, flags={flags})");
-        python(&cgroup, &script) == Some(0)
+        python(cgroup, &script) == Some(0)
     };
     assert!(reserve(1));
     assert!(!reserve(2));
-    cgroup.set_limits(&limits(4 << 20)).unwrap();
+    cgroup.set_limits(&HugePages::limits(2)).unwrap();
     assert!(reserve(2));
 }
 

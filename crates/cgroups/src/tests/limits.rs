@@ -2,6 +2,7 @@
 //! Limits as a process feels them, on whichever version has the controller.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::pipe::PipeFlags;
 
@@ -289,28 +290,46 @@ fn disks_get_rates_that_can_be_lifted() {
     assert_eq!(rates().trim(), "");
 }
 
-/// The root's v2 controllers as they were, when dropped.
-pub(super) struct Restored(String, Vec<String>);
+/// One test at a time changes what is the whole machine's.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// The root's v2 controllers as they were, when dropped. No other test changes the machine meanwhile.
+pub(super) struct Restored {
+    /// The file, and what was in it.
+    before: Option<(String, Vec<String>)>,
+    _alone: MutexGuard<'static, ()>,
+}
 
 impl Restored {
-    pub(super) fn new(top: &Top) -> Option<Self> {
-        let unified = top.layout.hierarchies().iter().find(|h| h.is_unified())?;
-        let file = format!("{}/cgroup.subtree_control", unified.mount_point());
-        let controllers = fs::read_to_string(&file).unwrap();
-        let controllers = controllers.split_whitespace().map(str::to_owned).collect();
-        Some(Self(file, controllers))
+    pub(super) fn new(top: &Top) -> Self {
+        // A test that failed has restored what it changed all the same.
+        let alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let unified = top.layout.hierarchies().iter().find(|h| h.is_unified());
+        let before = unified.map(|unified| {
+            let file = format!("{}/cgroup.subtree_control", unified.mount_point());
+            let controllers = fs::read_to_string(&file).unwrap();
+            let controllers = controllers.split_whitespace().map(str::to_owned).collect();
+            (file, controllers)
+        });
+        Self {
+            before,
+            _alone: alone,
+        }
     }
 }
 
 impl Drop for Restored {
     fn drop(&mut self) {
-        let now = fs::read_to_string(&self.0).unwrap();
+        let Some((file, before)) = &self.before else {
+            return;
+        };
+        let now = fs::read_to_string(file).unwrap();
         for name in now
             .split_whitespace()
-            .filter(|n| !self.1.iter().any(|o| o == n))
+            .filter(|name| !before.iter().any(|had| had == name))
         {
             // Somebody else may have come to use it.
-            let _ = fs::write(&self.0, format!("-{name}"));
+            let _ = fs::write(file, format!("-{name}"));
         }
     }
 }
@@ -351,7 +370,7 @@ fn huge_pages_are_limited_also_where_only_v2_has_them() {
 }
 
 /// The machine's pool of huge pages, larger by some until dropped.
-pub(super) struct MoreHugepages(u64);
+struct MoreHugepages(u64);
 
 impl MoreHugepages {
     const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
@@ -361,7 +380,7 @@ impl MoreHugepages {
     }
 
     /// `None`: this machine has no such pages, or no memory for them at present.
-    pub(super) fn new(count: u64) -> Option<Self> {
+    fn new(count: u64) -> Option<Self> {
         let before = Self::size()?;
         fs::write(Self::POOL, (before + count).to_string()).ok()?;
         let more = Self(before);
@@ -376,27 +395,52 @@ impl Drop for MoreHugepages {
     }
 }
 
+/// A cgroup that may have one huge page, and a machine that has some.
+pub(super) struct HugePages {
+    // In the order in which they go.
+    _pages: MoreHugepages,
+    pub(super) cgroup: Cgroup,
+    _top: Top,
+    _restored: Restored,
+}
+
+impl HugePages {
+    /// `None`, and why: there are none here, or they cannot be limited.
+    pub(super) fn new() -> Option<Self> {
+        let top = Top::new();
+        let restored = Restored::new(&top);
+        let top = top;
+        let cgroup = top.create("a/x");
+        let Some(pages) = MoreHugepages::new(3) else {
+            eprintln!("SKIPPED: no huge pages to be had");
+            return None;
+        };
+        if let Err(Error::NoController { .. }) = cgroup.set_limits(&Self::limits(1)) {
+            eprintln!("SKIPPED: no hugetlb controller");
+            return None;
+        }
+        Some(Self {
+            _pages: pages,
+            cgroup,
+            _top: top,
+            _restored: restored,
+        })
+    }
+
+    pub(super) fn limits(pages: u64) -> Limits {
+        Limits {
+            hugepages: vec![HugepageLimit {
+                page_size: "2MB".to_owned(),
+                limit: pages << 21,
+            }],
+            ..Limits::default()
+        }
+    }
+}
+
 #[test]
 fn who_has_as_many_huge_pages_as_it_may_gets_no_more() {
-    let top = Top::new();
-    let _restored = Restored::new(&top);
-    let top = top;
-    let cgroup = top.create("a/x");
-    let limits = |limit| Limits {
-        hugepages: vec![HugepageLimit {
-            page_size: "2MB".to_owned(),
-            limit,
-        }],
-        ..Limits::default()
-    };
-    let Some(_pages) = MoreHugepages::new(3) else {
-        eprintln!("SKIPPED: no huge pages to be had");
-        return;
-    };
-    if let Err(Error::NoController { .. }) = cgroup.set_limits(&limits(2 << 20)) {
-        eprintln!("SKIPPED: no hugetlb controller");
-        return;
-    }
+    let Some(huge) = HugePages::new() else { return };
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().display();
     // One is enough, two are not; until they may be.
@@ -405,11 +449,11 @@ fn who_has_as_many_huge_pages_as_it_may_gets_no_more() {
             "exec unshare -m sh -c 'mount -t hugetlbfs none {folder} && \
              fallocate -l {size} {folder}/x 2>/dev/null'"
         );
-        Process::joining(&cgroup, &script).code()
+        Process::joining(&huge.cgroup, &script).code()
     };
     assert_eq!(take("2M"), Some(0));
     assert_ne!(take("4M"), Some(0));
-    cgroup.set_limits(&limits(4 << 20)).unwrap();
+    huge.cgroup.set_limits(&HugePages::limits(2)).unwrap();
     assert_eq!(take("4M"), Some(0));
 }
 
